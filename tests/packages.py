@@ -14,6 +14,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 from gapforge.base.progress import Progress
+from gapforge.model import names
 from gapforge.model.debian_control import join_stanzas, stanza_for
 from gapforge.store.store import Store
 from gapforge.sync import oci_layout
@@ -212,7 +213,7 @@ def make_base(
     if status is not None:
         content["var/lib/dpkg/status"] = status.encode()
     raw = _tar(content)
-    layer = oci_layout.add_blob(folder, raw, oci_layout.LAYER_TYPE)
+    layer = oci_layout.add_blob(folder, raw, names.OCI_LAYER)
     config = {
         "os": "linux",
         "architecture": "amd64",

@@ -13,16 +13,23 @@ from gapforge.bundle.repository_files import MANIFEST, render_manifest
 from samples import ROOT
 
 
-def copy_repository(folder: Path) -> None:
-    """Copy the files that git tracks or would add, and write the MANIFEST of these files."""
+def git_files() -> list[str] | None:
+    """Return the files that git tracks or would add; None where this is no git checkout."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
+        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         capture_output=True,
         text=True,
-        check=True,
-    ).stdout
-    names = [name for name in listed.split("\0") if name and (ROOT / name).exists()]
+        check=False,
+    )
+    if listed.returncode != 0:
+        return None
+    return [name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()]
+
+
+def copy_repository(folder: Path) -> None:
+    """Copy the files that git tracks or would add, and write the MANIFEST of these files."""
+    names = git_files()
+    assert names is not None, "not a git checkout"
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, folder / name)

@@ -255,8 +255,8 @@ class FakeAptResolver(_Client):
 
     def with_libraries(
         self, packages: Sequence[str], libraries: Mapping[str, str]
-    ) -> list[DebFile]:
-        return self.closure(list(dict.fromkeys((*packages, *libraries))))
+    ) -> tuple[list[DebFile], list[str]]:
+        return self.closure(list(dict.fromkeys((*packages, *libraries)))), []
 
     def source_tarball(self, name: str) -> SourceFile:
         url, sha256, size = self.file(self.facts("source"), "ffmpeg_5.1.9.orig.tar.xz")

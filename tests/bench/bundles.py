@@ -46,9 +46,12 @@ from bundles import PRESET, sender, site_at  # noqa: E402 - needs the path above
 from fabric import write_lock  # noqa: E402
 from gapforge.base.files import sha256_file  # noqa: E402
 from gapforge.base.project import Project  # noqa: E402
-from gapforge.bundle.contents import LOCK  # noqa: E402
 from gapforge.model import lock as locks  # noqa: E402
-from gapforge.model.lock import Entry, Lock  # noqa: E402
+from gapforge.model.lock import (  # noqa: E402
+    LOCK_FILE,  # noqa: E402
+    Entry,
+    Lock,
+)
 from gapforge.store import sha256sums  # noqa: E402
 
 MB, GB = 10**6, 10**9
@@ -116,7 +119,9 @@ def fabricated(folder: Path, total: int) -> Project:
         entries=tuple(sorted(entries, key=lambda e: e.path)),
     )
     write_lock(project, made)
-    files = {entry.path: entry.sha256 for entry in entries} | {LOCK: sha256_file(target / LOCK)}
+    files = {entry.path: entry.sha256 for entry in entries} | {
+        LOCK_FILE: sha256_file(target / LOCK_FILE)
+    }
     (target / sha256sums.NAME).write_bytes(sha256sums.render(files))
     return project
 

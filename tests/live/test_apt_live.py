@@ -17,6 +17,7 @@ from gapforge.base.errors import FetchError, ResolveError
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.model import preset as presets
+from gapforge.model.names import ROLES
 from gapforge.model.preset import AptSource
 from gapforge.sync import apt_errors, base_images, oci_layout
 from gapforge.sync.apt_resolver import AptResolver, DebFile, write_index
@@ -71,7 +72,11 @@ def synced(
     folder = tmp_path_factory.mktemp("debs")
     preset = presets.load(Path(__file__).parents[2] / "presets" / "debian12-cpu-quickstart.json")
     with AptResolver(base, (), folder / "work", Network()) as root:
-        builder, runtime = root.closure(preset.apt_builder), root.closure(preset.apt_runtime)
+        builder, runtime = (root.closure(preset.debs(role)) for role in ROLES)
+        libraries = root.libraries(preset.debs("builder"))
+        more, absent = root.with_libraries(preset.debs("runtime"), libraries)
+        assert absent == []
+        assert {d.file for d in more} <= {d.file for d in builder + runtime}, "one base image"
         fetch(list({d.file: d for d in builder + runtime}.values()), folder / "repo", Network())
     assert not list((folder / "work").iterdir())
     write_index(folder / "repo")
@@ -93,8 +98,13 @@ def chroot(base: Path, repo: Path, folder: Path) -> Path:
 
 def install(place: Path, packages: list[str]) -> subprocess.CompletedProcess[str]:
     (place / "in/params/packages").write_text("\n".join(packages))
+    return run_in(place)
+
+
+def run_in(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the build of the component apt in the unpacked image."""
     return subprocess.run(
-        ["unshare", "-n", "chroot", str(place), "bash", "/in/build.sh"],
+        ["unshare", "-n", "chroot", str(place), "bash", "/in/build.sh", *words],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "DPKG_FORCE": "refuse-all"},
         capture_output=True,
         text=True,
@@ -129,8 +139,8 @@ def test_closures_install_whatever_the_image_configures(
     preset = presets.load(Path(__file__).parents[2] / "presets" / "debian12-cpu-quickstart.json")
     assert {d.origin for d in builder + runtime} == {"apt:base"}
     for name, packages, closure in (
-        ("b", preset.apt_builder, builder),
-        ("r", preset.apt_runtime, runtime),
+        ("b", preset.debs("builder"), builder),
+        ("r", preset.debs("runtime"), runtime),
     ):
         place = chroot(base, repo, tmp_path / name)
         for path, text in HOSTILE.items():
@@ -146,7 +156,22 @@ def test_closures_install_whatever_the_image_configures(
         assert {path: after.get(path) for path in before} == before
         assert list(place.glob("hook-*")) == []
         assert not list(place.glob("usr/share/doc/libexpat1/changelog*"))
+        if name == "r":
+            install_libraries(place)
         shutil.rmtree(place)
+
+
+def install_libraries(place: Path) -> None:
+    """Install what a list of libraries needs besides the packages of the image."""
+    libraries = {"libgomp1": "libgomp.so.1", "libc6": "libc.so.6", "libabsent0": "libz.so.1"}
+    rows = [f"{name}\t1\t{library}\t/usr/local/bin/x" for name, library in libraries.items()]
+    (place / "in/list").write_text("\n".join([*rows, ""]))
+    done = run_in(place, "/in/list")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"^Unpacking (\S+?):amd64 ", done.stdout, re.MULTILINE) == ["libgomp1"]
+    assert (place / "usr/share/gapforge/libraries.tsv").read_text() == (
+        place / "in/list"
+    ).read_text()
 
 
 @needs_root

@@ -23,6 +23,7 @@ from gapforge.base.errors import FetchError, GapforgeError, ResolveError, Storag
 from gapforge.base.private_files import secret_storage
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
+from gapforge.model import names
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage
 from gapforge.model.unresolved_item import LOGIN_REQUIRED, NO_ANSWER, Reason
@@ -260,15 +261,11 @@ def test_amd64_is_chosen_from_an_index(tmp_path: Path, here: Project, registry: 
     made = make_layout(tmp_path / "made", note="multi")
     registry.push(tmp_path / "made", "multi/base:amd64")
     manifest = (tmp_path / "made/blobs/sha256" / made.manifest_digest[7:]).read_bytes()
-    entry = {
-        "mediaType": oci_layout.MANIFEST_TYPE,
-        "digest": made.manifest_digest,
-        "size": len(manifest),
-    }
+    entry = {"mediaType": names.OCI_MANIFEST, "digest": made.manifest_digest, "size": len(manifest)}
     other = json.loads(manifest)
     other["annotations"] = {"for": "arm64"}
     other_bytes = json.dumps(other).encode()
-    registry.put_manifest("multi/base", "arm64", other_bytes, oci_layout.MANIFEST_TYPE)
+    registry.put_manifest("multi/base", "arm64", other_bytes, names.OCI_MANIFEST)
     arm = {
         **entry,
         "digest": "sha256:" + hashlib.sha256(other_bytes).hexdigest(),
@@ -301,9 +298,9 @@ def test_amd64_is_chosen_from_an_index(tmp_path: Path, here: Project, registry: 
             == made.manifest_digest
         )
     packed = json.loads(manifest)
-    packed["layers"][1]["mediaType"] = f"{oci_layout.LAYER_TYPE}+zstd"
+    packed["layers"][1]["mediaType"] = f"{names.OCI_LAYER}+zstd"
     packed_bytes = json.dumps(packed).encode()
-    registry.put_manifest("multi/base", "zstd", packed_bytes, oci_layout.MANIFEST_TYPE)
+    registry.put_manifest("multi/base", "zstd", packed_bytes, names.OCI_MANIFEST)
     for tag, found in (("arm", "linux/amd64/v3, linux/arm64"), ("zstd", "zstd")):
         refused = BaseImage(image=f"{registry.address}/multi/base:{tag}")
         for ask in (

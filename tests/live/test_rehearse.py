@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ CANARY = {
     "XAIVA_BUILD_TOKEN": "canary-arg-77e2b40ac1",
 }
 HOUR = 3600
+USER = 12345  # a number without a name
 
 
 class Office:
@@ -59,6 +61,22 @@ class Office:
         )
         print(f"$ gapforge {' '.join(argv)}\n{done.stdout[-4000:]}\n{done.stderr[-6000:]}")
         return done
+
+    @contextmanager
+    def of_another_user(self) -> Iterator[None]:
+        """Give the project to a user who calls sudo."""
+        sudo = {"SUDO_UID": str(USER), "SUDO_GID": str(USER)}
+        files = (self.root, self.root / ".env")
+        for file in files:
+            os.chown(file, USER, USER)
+        self.env.update(sudo)
+        try:
+            yield
+        finally:
+            for name in sudo:
+                del self.env[name]
+            for file in files:
+                os.chown(file, 0, 0)
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start a rehearsal with the bundle's gapforge and return when it builds."""
@@ -93,6 +111,7 @@ class Office:
 def office(needs_root: None, practice_lock: Path) -> Iterator[Office]:
     # Not below pytest's folder, which may be a memory file system without overlay mounts.
     with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)  # for the other user
         made = Office(Path(folder))
         copy_repository(made.root)
         shutil.copy(practice_lock, made.root / "presets")
@@ -137,13 +156,20 @@ def test_missing_volume_ends_the_rehearsal_early(office: Office) -> None:
 
 
 def test_interrupted_rehearsal_leaves_nothing(office: Office) -> None:
-    child = office.start()
-    assert private_daemon_state.status(office.place) is not None
-    assert (office.place.state / "tool.json").exists() and not (office.place.root / ".git").exists()
-    child.send_signal(signal.SIGTERM)
-    assert child.wait(600) == 130
+    """Of what runs until then, only the engine needs root."""
+    with office.of_another_user():
+        child = office.start()
+        assert private_daemon_state.status(office.place) is not None
+        assert (office.place.state / "tool.json").exists()
+        assert not (office.place.root / ".git").exists()
+        made = (office.place.store, office.place.artifacts / PRESET, office.place.state / "context")
+        assert {path.stat().st_uid for path in made} == {USER}  # by unpack and build
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(600) == 130
     office.assert_cleaned_up()
-    assert office.record()["failure"]["error"] == "interrupted" and not office.record()["ready"]
+    record = office.record()
+    assert record["failure"]["error"] == "interrupted" and not record["ready"]
+    assert record["user"] == USER and record["seconds"].keys() > {"unpack", "verify", "engine"}
 
 
 def test_next_rehearsal_cleans_up_after_a_kill(office: Office) -> None:

@@ -12,6 +12,7 @@ from gapforge.base.i18n import _, pgettext
 from gapforge.base.text import pad, width
 
 LIVE_INTERVAL = 0.2  # seconds between updates at a terminal
+HOUR, DAY = 3600, 86_400  # seconds
 PLAIN_INTERVAL = 10.0  # seconds between lines without a terminal
 LIVE_COLUMNS = 118
 
@@ -30,9 +31,9 @@ def human_time(seconds: float) -> str:
     whole = max(0, round(seconds))
     if whole < 60:
         return _("{seconds} s", seconds=whole)
-    if whole < 3600:
+    if whole < HOUR:
         return _("{minutes} min {seconds:02} s", minutes=whole // 60, seconds=whole % 60)
-    hours, minutes = whole // 3600, whole % 3600 // 60
+    hours, minutes = whole // HOUR, whole % HOUR // 60
     return _("{hours} h {minutes:02} min", hours=hours, minutes=minutes)
 
 

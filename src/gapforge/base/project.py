@@ -8,6 +8,9 @@ from pathlib import Path
 
 from gapforge.base.files import inside
 
+# Of Ubuntu 22.04. __main__.py states it once more, for an older Python that cannot import this.
+LEAST_PYTHON = (3, 10)
+
 
 @dataclass(frozen=True)
 class Project:

@@ -13,18 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.base import limits
 from gapforge.base.errors import Fault, ToolError, TrustError
-from gapforge.base.files import (
-    contains,
-    read_regular,
-    remove_file,
-    remove_litter,
-    sha256_bytes,
-    storage_errors,
-    write_bytes,
-)
+from gapforge.base.files import contains, remove_file, remove_litter, storage_errors, write_bytes
 from gapforge.base.i18n import _
+from gapforge.base.progress import DAY
 from gapforge.base.project import Project
 from gapforge.base.text import utc
 from gapforge.bundle.bundle_index import BundleIndex, index_name, read_index
@@ -36,7 +28,7 @@ from gapforge.bundle.volume_format import (
     VolumeIdentity,
     describe_read_error,
 )
-from gapforge.model.lock import LOCK_FILE
+from gapforge.model.lock import has_lock
 from gapforge.model.names import PRESET_NAME
 from gapforge.trust import rollback_protection, ssh_signatures
 from gapforge.trust.rollback_protection import AcceptedState, AcceptedStates
@@ -47,7 +39,6 @@ _LOCK_SIGNATURE = re.compile(
     rf"({BUNDLE_ID.pattern})\.({PRESET_NAME.pattern})\.lock{re.escape(SUFFIX)}"
 )
 _MAX_FILES = 200  # signatures of one preset's lock that are read
-DAY = 86400  # seconds
 REPOSITORY = ""  # the repository's name in the record of accepted bundles; no preset has it
 
 
@@ -190,7 +181,11 @@ class SignatureCheck:
         for path in sorted(self._kept.glob("*.json")):
             try:
                 index = read_index(path)
-                here = [each for each in index.plan.presets if self._is_here(each)]
+                here = [
+                    each
+                    for each in index.plan.presets
+                    if has_lock(self.project.artifacts_of(each.preset), each.lock)
+                ]
                 if not here or not index.made:
                     continue
                 signature = ssh_signatures.read_signature(path.with_name(path.name + SUFFIX))
@@ -200,14 +195,6 @@ class SignatureCheck:
             for each in here:
                 states = states.accept(each.preset, index.made, index.plan.bundle, each.lock)
         return states
-
-    def _is_here(self, bundled: BundledPreset) -> bool:
-        """Return whether artifacts/NAME has this lock."""
-        lock = self.project.artifacts_of(bundled.preset) / LOCK_FILE
-        try:
-            return sha256_bytes(read_regular(lock, limits.LOCK)) == bundled.lock
-        except (OSError, ValueError):
-            return False
 
     def _newer(self, index: BundleIndex) -> list[tuple[str, AcceptedState]]:
         """Return what was accepted here and is newer than the contents of an index."""

@@ -13,13 +13,11 @@ from gapforge.base.project import Project
 from gapforge.bundle.repository_archive import archive_name
 from gapforge.bundle.volume_format import MAX_OBJECT, BundledPreset, Part
 from gapforge.model import lock as locks
-from gapforge.model.lock import Lock
+from gapforge.model.lock import LOCK_FILE, Lock
 from gapforge.model.preset import Preset
 from gapforge.store import sha256sums
 from gapforge.store.inventory import Inventory
 from gapforge.store.store import Store
-
-LOCK = "lock.json"
 
 
 def inventory_objects(file: Path) -> frozenset[str]:
@@ -73,15 +71,15 @@ class Contents:
         """Record where the objects of a lock may be. Return its preset as an entry of a bundle."""
         folder = self.project.artifacts_of(lock.preset)
         files = {entry.path: entry.sha256 for entry in lock.entries}
-        files[LOCK] = sha256_bytes(text)
+        files[LOCK_FILE] = sha256_bytes(text)
         sums = sha256sums.render(files)
         self.texts.update({sha256_bytes(data): data for data in (text, sums)})
-        self.locks[files[LOCK]] = lock
+        self.locks[files[LOCK_FILE]] = lock
         for path, sha256 in [*files.items(), (sha256sums.NAME, sha256_bytes(sums))]:
             self._names.setdefault(sha256, f"{lock.preset}/{path}")
             self._preset_of.setdefault(sha256, lock.preset)
             self._paths.setdefault(sha256, []).append(folder / path)
-        return BundledPreset(lock.preset, files[LOCK], sha256_bytes(sums))
+        return BundledPreset(lock.preset, files[LOCK_FILE], sha256_bytes(sums))
 
     def add_repository(self, archive: bytes, site_objects: Collection[str] = ()) -> str:
         """Add the archive of the repository, unless the site has it. Return its SHA-256."""
@@ -179,7 +177,7 @@ def request_contents(
 
 
 def _lock_files(project: Project, preset: str) -> tuple[Path, Path]:
-    return project.lock_file(preset), project.artifacts_of(preset) / LOCK
+    return project.lock_file(preset), project.artifacts_of(preset) / LOCK_FILE
 
 
 def _read_lock(project: Project, preset: Preset) -> tuple[Lock, bytes]:

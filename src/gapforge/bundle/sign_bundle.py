@@ -26,10 +26,10 @@ from gapforge.bundle.bundle_index import (
     render_index,
 )
 from gapforge.bundle.companion_files import CompanionFiles, lock_signature_name, signature_name
-from gapforge.bundle.contents import LOCK as LOCK_FILE
 from gapforge.bundle.contents import Contents
 from gapforge.bundle.volume_format import BundledPreset, Damaged
 from gapforge.bundle.volume_plan import Plan
+from gapforge.model.lock import LOCK_FILE
 from gapforge.store.store import Store
 from gapforge.trust import ssh_signatures
 from gapforge.trust.ssh_signatures import (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base.errors import BundleError, Fault, LockError, StorageError, TrustError
-from gapforge.base.files import exclusive, remove_file, sha256_bytes, sha256_file, write_text
+from gapforge.base.files import exclusive, remove_file, sha256_bytes, write_text
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -23,7 +23,6 @@ from gapforge.bundle.check_signatures import (
     untrusted_locks,
     write_signature,
 )
-from gapforge.bundle.contents import LOCK
 from gapforge.bundle.disk_space import ImportSpace
 from gapforge.bundle.find_volumes import Scan
 from gapforge.bundle.import_objects import ObjectImporter
@@ -40,7 +39,7 @@ from gapforge.bundle.volume_format import (
 )
 from gapforge.bundle.volume_reader import read_volume
 from gapforge.model import lock as locks
-from gapforge.model.lock import Lock
+from gapforge.model.lock import LOCK_FILE, Lock, has_lock
 from gapforge.store import sha256sums, unfinished_imports
 from gapforge.store.store import Store, preset_in_use
 from gapforge.trust.trusted_signers import Untrusted
@@ -316,7 +315,7 @@ class _Import:
             self._protect(entry.sha256 for entry in lock.entries)
             return
         files = {entry.path: entry.sha256 for entry in lock.entries}
-        files[LOCK] = bundled.lock
+        files[LOCK_FILE] = bundled.lock
         sums = sha256sums.render(files)
         if sha256_bytes(sums) != bundled.sums:
             raise _altered(
@@ -339,9 +338,9 @@ class _Import:
             self.result.untrusted[bundled.preset] = str(error)
             return
         self.space.require_copies(folder, files)
-        stale = signature is None and not _is_copy(folder / LOCK, bundled.lock)
+        stale = signature is None and not has_lock(folder, bundled.lock)
         remove_signature(folder, stale)
-        created = self.store.view(folder, files, _paths_of(folder / LOCK), last=LOCK)
+        created = self.store.view(folder, files, _paths_of(folder / LOCK_FILE), last=LOCK_FILE)
         write_signature(folder, signature)
         if self.signatures is not None:
             self.signatures.accept(bundled, self.scan.bundle)
@@ -405,7 +404,7 @@ class _Import:
         """Return names of objects for messages, as far as locks are here."""
         names = {self.scan.tool: _("the gapforge repository")}
         for bundled in self.scan.presets:
-            names.setdefault(bundled.lock, f"{bundled.preset}/{LOCK}")
+            names.setdefault(bundled.lock, f"{bundled.preset}/{LOCK_FILE}")
             names.setdefault(bundled.sums, f"{bundled.preset}/{sha256sums.NAME}")
             if self.store.has(bundled.lock):
                 for entry in locks.load(self.store.path(bundled.lock)).entries:
@@ -496,13 +495,6 @@ def _paths_of(lock_file: Path) -> Mapping[str, None]:
         return {entry.path: None for entry in locks.load(lock_file).entries}
     except (LockError, OSError):
         return {}
-
-
-def _is_copy(file: Path, sha256: str) -> bool:
-    try:
-        return file.is_file() and sha256_file(file) == sha256  # reading a pipe would block
-    except OSError:
-        return False
 
 
 def remove_request(project: Project, bundle: str) -> None:

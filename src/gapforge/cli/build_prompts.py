@@ -57,13 +57,15 @@ def ask(
     stdin: TextIO,
     stdout: TextIO,
     flags: Sequence[str] = (),
+    plain: bool = False,
     look: Callable[[str], Sequence[CheckResult]] | None = None,
 ) -> Choices:
     """Ask the questions that ``given`` does not answer, and return the choices.
 
     A preset made of the answers is written only after a yes, and the result then names it. Raises
     Interrupted when the user quits or the input ends; nothing is written then. ``flags`` belong to
-    the command that is shown, ``look`` checks this machine for a preset (default: as ``doctor``).
+    the command that is shown, ``plain`` asks line by line on any terminal, ``look`` checks this
+    machine for a preset (default: as ``doctor``).
     """
     facts = read_facts(project, look or (lambda name: check_machine(project, name)))
     questions = Questions(facts, given, flags)
@@ -72,7 +74,7 @@ def ask(
         stdout.write(text + end)
         stdout.flush()
 
-    plain = wants_plain(os.environ, stdin, stdout)
+    plain = plain or wants_plain(os.environ, stdin, stdout)
     try:
         if plain:
             answer_plainly(questions, stdin, say)

@@ -121,7 +121,7 @@ def _run(argv: Sequence[str]) -> int:
     finally:
         give_to_caller(
             *(project.state, project.artifacts, project.dist, project.presets),
-            keep={private_daemon_state.folder_of(project)},
+            keep=private_daemon_state.folders_in(project),
         )
     return result
 

@@ -56,10 +56,11 @@ def headers_version(preset: Preset) -> str:
 def headers_for(ffmpeg: str, catalog: Catalog) -> str:
     """Return the nv-codec-headers, 11.1 or newer, for an FFmpeg that need the oldest driver."""
     accepted = catalog.headers_range(ffmpeg)
-    fitting = [h for h in catalog.headers if accepted and key(h) >= (11, 1) and accepted.accepts(h)]
+    usual = [h for h in catalog.headers if key(h) >= (11, 1)]
+    fitting = [h for h in usual if accepted and accepted.accepts(h)] or usual
     oldest_series = min(map(minor, fitting), key=key, default="")
     in_series = [h for h in fitting if minor(h) == oldest_series]
-    return f"nv-codec-headers {max(in_series, key=key, default='11.1.5.2')}"
+    return f"nv-codec-headers {max(in_series, key=key, default='')}"
 
 
 def _headers_package(preset: Preset) -> str:

@@ -55,7 +55,7 @@ def _check_numpy(preset: Preset, opencv: Options, catalog: Catalog) -> Iterator[
             reason = _(
                 "OpenCV {version} does not support NumPy {numpy}", version=version, numpy=numpy
             )
-            suggestion = use("numpy==1.26.4", f"OpenCV {needed}")
+            suggestion = use(f"numpy<{numpy}", f"OpenCV {needed}")
             yield warning("opencv-numpy", "$.python.packages", reason, suggestion)
             return
 
@@ -124,7 +124,8 @@ def _check_cuda(cuda: str, opencv: Options, catalog: Catalog) -> Iterator[Findin
                 version=version,
                 fails=failing_cuda,
             )
-            yield error("opencv-cuda", path, reason, _confirmed(f"OpenCV 4.11.0, CUDA {last}"))
+            works = f"OpenCV {catalog.opencv_for(last)}, CUDA {last}"
+            yield error("opencv-cuda", path, reason, _confirmed(works))
     built = any(minor(c) == minor(cuda) and key(version) >= key(o) for o, c in catalog.opencv_built)
     if not fails and not built and not within(minor(cuda), first, last):
         known = catalog.opencv_for(cuda)

@@ -78,21 +78,32 @@ def releases_for(
     return sorted(found, key=lambda r: key(r.version), reverse=True)
 
 
-def nearest_release(cuda: str, cudnn: str, python: str, catalog: Catalog) -> TensorRTRelease | None:
-    """Return the confirmed release whose file is built for the nearest CUDA; None if none fits.
+def best_fits(cuda: str, cudnn: str, python: str, catalog: Catalog) -> list[TensorRTRelease]:
+    """Return the releases that fit best, newest first; the prompts and ``check`` suggest these.
 
-    Of several it is the newest. A file without a published checksum is never chosen.
+    Confirmed ones are better than others, then those with a published checksum, then those that
+    are built for the nearest CUDA, older ones first.
     """
+    confirmed = releases_for(cuda, cudnn, python, catalog, confirmed=True)
 
-    def distance(release: TensorRTRelease) -> tuple[int, bool]:
+    def rank(release: TensorRTRelease) -> tuple[bool, bool, int, bool]:
         tar = tar_for(release, cuda)
         assert tar is not None  # releases_for returns only releases with a tar file
         ours, built_for = ((*key(version), 0)[1] for version in (cuda, tar.cuda))
-        return abs(ours - built_for), built_for > ours
+        return release not in confirmed, not tar.sha256, abs(ours - built_for), built_for > ours
 
-    found = releases_for(cuda, cudnn, python, catalog, confirmed=True)
-    with_checksum = [r for r in found if (tar := tar_for(r, cuda)) and tar.sha256]
-    return min(with_checksum, key=distance, default=None)
+    fitting = releases_for(cuda, cudnn, python, catalog)
+    best = min(map(rank, fitting), default=None)
+    return [release for release in fitting if rank(release) == best]
+
+
+def nearest_release(cuda: str, cudnn: str, python: str, catalog: Catalog) -> TensorRTRelease | None:
+    """Return the newest of ``best_fits``; None unless it is confirmed and has a checksum."""
+    confirmed = releases_for(cuda, cudnn, python, catalog, confirmed=True)
+    for best in best_fits(cuda, cudnn, python, catalog):
+        tar = tar_for(best, cuda)
+        return best if best in confirmed and tar and tar.sha256 else None
+    return None
 
 
 def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
@@ -107,8 +118,7 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
     yield from _check_packages(trt)
     release = _find_release(trt.version, catalog)
     if release is None:
-        fitting = releases_for(preset.cuda, preset.cudnn, preset.python, catalog)
-        near = nearest_version(trt.version, (r.version for r in fitting))
+        near = _nearest_fit(trt.version, preset, catalog)
         suggestion = _for_cuda(preset.cuda, near) if near else ""
         yield unknown(_PATH, f"TensorRT {trt.version}", "CUDA, cuDNN", suggestion)
         return
@@ -137,14 +147,16 @@ def _for_cuda(cuda: str, version: str) -> str:
 
 
 def _alternative(version: str, preset: Preset, catalog: Catalog) -> str:
-    """Suggest the nearest release for the preset's CUDA, cuDNN and Python, preferably confirmed."""
-    for confirmed in (True, False):
-        fitting = releases_for(
-            preset.cuda, preset.cudnn, preset.python, catalog, confirmed=confirmed
-        )
-        if fitting:
-            return _for_cuda(preset.cuda, nearest_version(version, (r.version for r in fitting)))
+    """Suggest the nearest of the releases that fit best to the preset's CUDA, cuDNN and Python."""
+    near = _nearest_fit(version, preset, catalog)
+    if near:
+        return _for_cuda(preset.cuda, near)
     return _("the catalog has no TensorRT for CUDA {cuda}", cuda=preset.cuda)
+
+
+def _nearest_fit(version: str, preset: Preset, catalog: Catalog) -> str:
+    fitting = best_fits(preset.cuda, preset.cudnn, preset.python, catalog)
+    return nearest_version(version, (release.version for release in fitting))
 
 
 def _check_cuda(

@@ -301,7 +301,7 @@ def _check_numpy(preset: Preset, version: str, release: TorchRelease | None) -> 
             version=version,
             limit=limit,
         )
-    yield error("numpy", "$.python.packages", reason, use("numpy==1.26.4"))
+    yield error("numpy", "$.python.packages", reason, use(f"numpy<{limit}"))
 
 
 def _check_packaging(preset: Preset, version: str) -> Iterator[Finding]:

@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gapforge.base.i18n import _, pgettext
-from gapforge.base.progress import human_bytes
+from gapforge.base.progress import DAY, human_bytes
+from gapforge.base.project import LEAST_PYTHON
 from gapforge.doctor.check_result import Check, CheckResult
 from gapforge.doctor.machine_probes import EngineFacts, EnvFile, Socket, System, Volume
+from gapforge.engine.protocol import LEAST_DOCKER
 from gapforge.image.build_inputs import CLOCK_TOLERANCE
 from gapforge.model.credentials import Need
 from gapforge.model.preset import TARGET_OS
 
-LEAST_PYTHON = (3, 10)
 # Bytes that one compiler may take: the 1.5 GiB that components/common.sh counts with.
 JOB_MEMORY = 3 * 2**29
-DAY = 86400.0
 
 
 def operating_system(found: System) -> CheckResult:
@@ -42,7 +42,7 @@ def architecture(found: System, platform: str) -> CheckResult:
 
 
 def python(found: System) -> CheckResult:
-    check = Check("python", "Python", ">= 3.10")
+    check = Check("python", "Python", ">= {}.{}".format(*LEAST_PYTHON))
     version = ".".join(map(str, found.python))
     if found.python[:2] >= LEAST_PYTHON:
         return check.ok(version)
@@ -50,7 +50,9 @@ def python(found: System) -> CheckResult:
 
 
 def engine(found: EngineFacts) -> CheckResult:
-    check = Check("engine", _("engine"), _("Docker 20.10 or newer with BuildKit"))
+    check = Check(
+        "engine", _("engine"), _("Docker {version} or newer with BuildKit", version=LEAST_DOCKER)
+    )
     if found.problem:
         return check.fail(found.problem.strip().splitlines()[0], found.hint)
     return check.ok(f"{found.server_version}, {found.builder} ({found.client})")

@@ -19,7 +19,7 @@ from gapforge.engine import private_daemon_state
 from gapforge.engine.docker import BuildKitEngine, BuildxEngine, DockerEngine
 from gapforge.engine.docker_client import client_env, version_of
 from gapforge.engine.docker_errors import hint_for, no_daemon_hint, unreachable
-from gapforge.engine.protocol import Engine, EngineInfo
+from gapforge.engine.protocol import LEAST_DOCKER, Engine, EngineInfo
 from gapforge.model.schema import nearest
 
 ENGINES: Mapping[str, type[DockerEngine]] = {
@@ -29,7 +29,6 @@ ENGINES: Mapping[str, type[DockerEngine]] = {
 BUILT_IN = "buildkit (built in)"
 # Seconds. A daemon that is starting may be slow, but one that hangs must not hang gapforge.
 PROBE_TIMEOUT = 20.0
-LEAST_SERVER = (20, 10)  # the first whose own frontend has RUN --mount without a `# syntax` line
 
 
 @dataclass(frozen=True)
@@ -254,11 +253,12 @@ def _probe_daemon(client: Client, host: str, private: bool) -> Engine:
         raise _DaemonError(
             _("the daemon builds {system} images; gapforge needs linux", system=system)
         )
-    if version_of(version) and version_of(version) < LEAST_SERVER:
+    if version_of(version) and version_of(version) < version_of(LEAST_DOCKER):
         raise _DaemonError(
             _(
-                "the docker daemon {version} is too old: RUN --mount needs 20.10 or newer",
+                "the docker daemon {version} is too old: RUN --mount needs {needed} or newer",
                 version=version,
+                needed=LEAST_DOCKER,
             ),
             old=True,
         )
@@ -350,7 +350,8 @@ def _daemon_hint(refused: Sequence[_DaemonError]) -> str:
         )
     if "too old" in output or any(error.old for error in refused):
         return _(
-            "update Docker to 20.10 or newer, or start this project's own engine: "
-            "./gapforge engine start"
+            "update Docker to {needed} or newer, or start this project's own engine: "
+            "./gapforge engine start",
+            needed=LEAST_DOCKER,
         )
     return no_daemon_hint()

@@ -19,7 +19,8 @@ from gapforge.base.compressed import damage_as
 from gapforge.base.errors import VerifyError
 from gapforge.base.files import CHUNK
 from gapforge.base.i18n import _
-from gapforge.engine.image_parts import OCI_INDEX, Blob, ImageParts
+from gapforge.engine.image_parts import Blob, ImageParts
+from gapforge.model.names import OCI_INDEX
 
 OnBytes = Callable[[int], None]
 

@@ -17,16 +17,9 @@ from gapforge.base.errors import EngineError, VerifyError
 from gapforge.base.files import CHUNK, open_buffered
 from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json
-from gapforge.engine.image_parts import (
-    OCI_CONFIG,
-    OCI_LAYER,
-    OCI_MANIFEST,
-    Blob,
-    ImageParts,
-    digest_of,
-    parse_document,
-)
+from gapforge.engine.image_parts import Blob, ImageParts, digest_of, parse_document
 from gapforge.model import base_image_rules
+from gapforge.model.names import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 
 
 @contextmanager

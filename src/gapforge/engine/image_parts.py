@@ -13,12 +13,6 @@ from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json
 from gapforge.base.system_errors import error_text
 
-OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
-DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
-
 
 @dataclass(frozen=True)
 class Blob:

@@ -11,16 +11,9 @@ from gapforge.base.compressed import MAGIC_LENGTH, compression
 from gapforge.base.errors import EngineError, VerifyError
 from gapforge.base.files import SHA256_HEX, UnsuitableFile, open_buffered, read_regular
 from gapforge.base.i18n import _
-from gapforge.engine.image_parts import (
-    DOCKER_LIST,
-    OCI_INDEX,
-    OCI_MANIFEST,
-    Blob,
-    ImageParts,
-    digest_of,
-    parse_document,
-)
+from gapforge.engine.image_parts import Blob, ImageParts, digest_of, parse_document
 from gapforge.model import base_image_rules
+from gapforge.model.names import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
 
 
 def read_layout(folder: Path, manifest_digest: str = "") -> ImageParts:

@@ -56,6 +56,11 @@ def folder_of(project: Project) -> Path:
     return project.state / "engine"
 
 
+def folders_in(project: Project) -> set[Path]:
+    """Return the folders of the project's engine and of the engines of its simulated sites."""
+    return {folder_of(project), *project.state.glob("rehearsal/*/.gapforge/engine")}
+
+
 def log_of(project: Project) -> Path:
     return folder_of(project) / "dockerd.log"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+LEAST_DOCKER = "20.10"  # the first whose own frontend has RUN --mount without a `# syntax` line
 OnLine = Callable[[str], None]
 
 

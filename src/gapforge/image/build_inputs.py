@@ -15,7 +15,7 @@ from gapforge.base import limits
 from gapforge.base.errors import Fault, LockError, NotReadyError, PresetError, VerifyError
 from gapforge.base.files import open_buffered, read_regular, sha256_bytes
 from gapforge.base.i18n import _
-from gapforge.base.progress import Progress
+from gapforge.base.progress import DAY, Progress
 from gapforge.base.project import Project
 from gapforge.base.system_errors import unreadable
 from gapforge.image import application_source, dockerfile, dockerfile_lint, smoke_checks
@@ -23,13 +23,12 @@ from gapforge.image.plan import Plan, PlannedBase, make_plan
 from gapforge.image.stage_inputs import HELPERS, ContextTexts
 from gapforge.model import base_image_rules, component, doubled_modules, env_file
 from gapforge.model import lock as lock_module
-from gapforge.model.lock import LOCK_FILE, Lock
+from gapforge.model.lock import LOCK_FILE, PACKAGES_INDEX, Lock
 from gapforge.model.preset import Preset
 from gapforge.store.verify_artifacts import check_preset_state, verify
 from gapforge.trust import trusted_signers
 
-PACKAGES_INDEX = "debs/Packages"
-CLOCK_TOLERANCE = 24 * 3600  # seconds; a wrong time zone is no wrong clock
+CLOCK_TOLERANCE = DAY  # seconds; a wrong time zone is no wrong clock
 _YEAR_9999 = 253402300799.0  # the last second that strftime() and gmtime() print in four digits
 
 

@@ -1,4 +1,4 @@
-"""APT packages that a preset's builder image needs: of components, of their options, and its own.
+"""APT packages that a preset's images need: of components, of their options, and its own.
 
 A description (``component.json``, or the file that its "packages" names) lists them as data: what
 the component always needs, and what each value of an option needs besides, such as ``libx265-dev``
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,7 @@ SHAPE = Record(
     {},
     {
         "build": _BY_OS,
+        "runtime": _BY_OS,
         "options": Table(
             Table(AnyOf((Items(_PACKAGE, unique=True), LIBRARY)), _VALUE, "by value"),
             Text("name of an option"),
@@ -88,9 +89,9 @@ SHAPE = Record(
             "patterns of values that name an external library, for those that are not listed",
         ),
     },
-    "APT packages of the builder that it needs",
+    "APT packages that it needs: of the builder, and of the runtime image those it loads by name",
 )
-FILE_OR_INLINE = AnyOf((FILE, SHAPE), "APT packages of the builder, or the JSON file with them")
+FILE_OR_INLINE = AnyOf((FILE, SHAPE), "APT packages that it needs, or the JSON file with them")
 
 _DEFINITION = re.compile(r"-D(?P<name>[A-Za-z0-9_.:-]+?)(?::[A-Z]+)?=(?P<value>.*)", re.DOTALL)
 _SWITCH = re.compile(r"--(?P<verb>enable|disable|with|without)-(?P<name>[A-Za-z0-9_-]+)")
@@ -139,12 +140,14 @@ class Library:
 class Packages:
     """The packages of one component: always, by option and value, and patterns of other values.
 
-    ``brings`` are files of libraries that the component itself installs.
+    ``runtime`` are those of the runtime image that the component loads by name. ``brings`` are
+    files of libraries that the component itself installs.
     """
 
     build: ByOS
     options: Mapping[str, Mapping[str, Library]]
     unlisted: Mapping[str, tuple[str, ...]]
+    runtime: ByOS
     brings: tuple[str, ...] = ()
 
 
@@ -198,7 +201,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class BuilderPackage:
-    """A package that the builder image gets, as apt is asked for it, and every reason for it."""
+    """A package that an image gets, as apt is asked for it, and every reason for it."""
 
     name: str
     reasons: tuple[Reason, ...]
@@ -222,6 +225,7 @@ def parse(raw: Mapping[str, Any]) -> Packages:
             for option, values in raw.get("options", {}).items()
         },
         unlisted={option: tuple(p) for option, p in raw.get("unlisted", {}).items()},
+        runtime=_by_os(raw.get("runtime", ())),
         brings=tuple(raw.get("brings", ())),
     )
 
@@ -233,21 +237,47 @@ def builder_packages(preset: Preset) -> tuple[BuilderPackage, ...]:
     their options. A name that the preset gives with a version or an architecture counts as the
     package. Without descriptions of components, only the preset's own are known.
     """
-    found: dict[str, tuple[str, list[Reason]]] = {}
+    return _merged(
+        [
+            *((name, Reason("preset")) for name in preset.apt_builder),
+            *_of_components(preset, lambda packages: packages.build),
+            *(
+                (name, Reason("option", asked.component.name, asked.option, asked.word))
+                for asked in asked_libraries(preset)
+                for name in asked.packages(preset) or ()
+            ),
+        ]
+    )
 
-    def add(names: Iterable[str], reason: Reason) -> None:
-        for name in names:
-            found.setdefault(bare_name(name), (name, []))[1].append(reason)
 
-    add(preset.apt_builder, Reason("preset"))
+def runtime_packages(preset: Preset) -> tuple[BuilderPackage, ...]:
+    """Return every package of the runtime image that is loaded by name, with its reasons.
+
+    Those of the libraries that files link to are found in the build.
+    """
+    return _merged(
+        [
+            *((name, Reason("preset")) for name in preset.apt_runtime),
+            *_of_components(preset, lambda packages: packages.runtime),
+        ]
+    )
+
+
+def _of_components(preset: Preset, of: Callable[[Packages], ByOS]) -> Iterator[tuple[str, Reason]]:
+    """Yield the packages that the components which the preset uses always need."""
     for component in preset.described or ():
         if component.enabled(preset):
-            add(component.packages.build.on(preset) or (), Reason("component", component.name))
-    for asked in asked_libraries(preset):
-        reason = Reason("option", asked.component.name, asked.option, asked.word)
-        add(asked.packages(preset) or (), reason)
+            for name in of(component.packages).on(preset) or ():
+                yield name, Reason("component", component.name)
+
+
+def _merged(found: Iterable[tuple[str, Reason]]) -> tuple[BuilderPackage, ...]:
+    """Return each package once, by its first name, with all its reasons."""
+    merged: dict[str, tuple[str, list[Reason]]] = {}
+    for name, reason in found:
+        merged.setdefault(bare_name(name), (name, []))[1].append(reason)
     return tuple(
-        BuilderPackage(name, tuple(dict.fromkeys(reasons))) for name, reasons in found.values()
+        BuilderPackage(name, tuple(dict.fromkeys(reasons))) for name, reasons in merged.values()
     )
 
 

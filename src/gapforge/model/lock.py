@@ -10,7 +10,7 @@ from typing import Any
 
 from gapforge.base import limits
 from gapforge.base.errors import Fault, LockError
-from gapforge.base.files import canonical_json, unsafe_path_reason
+from gapforge.base.files import canonical_json, read_regular, sha256_bytes, unsafe_path_reason
 from gapforge.base.i18n import N_, _, ngettext
 from gapforge.model.lock_format_1 import reason_of
 from gapforge.model.names import ROLES
@@ -29,6 +29,7 @@ from gapforge.model.schema import (
 )
 from gapforge.model.unresolved_item import REASON_SHAPE, Reason, UnresolvedItem
 
+PACKAGES_INDEX = "debs/Packages"  # the index of the .debs in artifacts/NAME
 LOCK_FILE = "lock.json"  # the copy of the lock in artifacts/NAME
 # What artifacts/NAME contains besides the entries of the lock.
 BESIDE_ENTRIES = frozenset({LOCK_FILE, f"{LOCK_FILE}.sig", "SHA256SUMS"})
@@ -307,6 +308,14 @@ def load_matching(file: Path, preset: Preset, *, update: bool = False) -> Lock |
             return None
         raise
     return lock if lock.preset_sha256 == preset.sha256 and lock.preset == preset.name else None
+
+
+def has_lock(artifacts: Path, sha256: str) -> bool:
+    """Return whether the copy of the lock in ``artifacts`` has this checksum."""
+    try:
+        return sha256_bytes(read_regular(artifacts / LOCK_FILE, limits.LOCK)) == sha256
+    except (OSError, ValueError):
+        return False
 
 
 def _entry_faults(raw: Mapping[str, Any], shown: str) -> list[Fault]:

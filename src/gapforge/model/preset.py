@@ -16,7 +16,7 @@ from gapforge.base.errors import Fault, PresetError
 from gapforge.base.files import canonical_json, sha256_bytes, unsafe_path_reason
 from gapforge.base.i18n import _, ngettext
 from gapforge.model import component, preset_rules, schema
-from gapforge.model.build_packages import BuilderPackage, builder_packages
+from gapforge.model.build_packages import BuilderPackage, builder_packages, runtime_packages
 from gapforge.model.component import Component
 from gapforge.model.preset_rules import TARGET_OS as TARGET_OS
 from gapforge.model.preset_shape import preset_shape
@@ -218,13 +218,19 @@ class Preset:
         """Return the packages of apt.builder, of components and their options, with reasons."""
         return builder_packages(self)
 
+    @cached_property
+    def runtime_packages(self) -> tuple[BuilderPackage, ...]:
+        """Return the packages of apt.runtime and of components, with reasons."""
+        return runtime_packages(self)
+
     def debs(self, role: str) -> tuple[str, ...]:
         """Return the packages to install in a role, with those of TensorRT of the form "deb".
 
-        The builder gets the runtime's TensorRT packages if the preset lists none for it.
+        The builder gets the runtime's TensorRT packages if the preset lists none for it. The build
+        adds those of the libraries that the files of the runtime image link to.
         """
-        derived = tuple(package.name for package in self.builder_packages)
-        wanted = {"builder": derived, "runtime": self.apt_runtime}[role]
+        named = {"builder": self.builder_packages, "runtime": self.runtime_packages}[role]
+        wanted = tuple(package.name for package in named)
         if self.tensorrt is None or self.tensorrt.form != "deb":
             return wanted
         own = self.tensorrt.builder if role == "builder" else ()
@@ -331,11 +337,12 @@ def parse(raw: Mapping[str, Any], components: tuple[Component, ...] | None = Non
         sha256=sha256_bytes(canonical_json(content).encode()),
         described=components,
     )
-    derived = sorted(p.name for p in preset.builder_packages if p.only_derived)
-    if not derived:
+    roles = {"builder": preset.builder_packages, "runtime": preset.runtime_packages}
+    derived = {role: sorted(p.name for p in roles[role] if p.only_derived) for role in roles}
+    if not any(derived.values()):
         return preset
     # What components need decides what is locked, as much as the preset itself.
-    content["derived"] = {"builder": derived}
+    content["derived"] = {role: names for role, names in derived.items() if names}
     return replace(preset, sha256=sha256_bytes(canonical_json(content).encode()))
 
 

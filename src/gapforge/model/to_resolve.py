@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from gapforge.base.i18n import ngettext
-from gapforge.model.lock import Lock
+from gapforge.model.lock import PACKAGES_INDEX, Lock
 from gapforge.model.names import ROLES, normalized, package_of
 from gapforge.model.preset import Preset
 from gapforge.model.unresolved_item import Reason
@@ -95,7 +95,7 @@ def _debs(preset: Preset, lock: Lock | None) -> list[ToResolve]:
 
     A lock has all .debs or none, and a base image may hold a package itself.
     """
-    if lock and (lock.of("deb") or any(entry.path == "debs/Packages" for entry in lock.entries)):
+    if lock and (lock.of("deb") or any(entry.path == PACKAGES_INDEX for entry in lock.entries)):
         return []
     roles: dict[str, list[str]] = {}
     for role in ROLES:

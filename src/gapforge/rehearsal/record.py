@@ -36,6 +36,7 @@ class Record:
     images: list[dict[str, Any]] = field(default_factory=list)
     engine: dict[str, Any] | None = None
     python: dict[str, str] | None = None
+    user: int = 0  # who ran the commands of the site
     children_without_network: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -135,6 +136,12 @@ class Record:
         if self.engine is not None:
             version = self.engine["version"]
             rows.append((_("engine"), _("Docker {version}, no network", version=version)))
+        user = (
+            str(self.user)
+            if self.user
+            else _("root; under sudo it is the owner of the project's folder")
+        )
+        rows.append((_("user of the commands"), user))
         network = _("none") if self.children_without_network else _("that of this machine")
         rows.append((_("network of the commands"), network))
         times = [f"{_step(step)} {human_time(seconds)}" for step, seconds in self.seconds.items()]

@@ -157,7 +157,7 @@ class _Rehearsal:
         else:
             self._unpack(runner, self.bundle)
         with self._timed("verify", _("verifying all files")):
-            runner.run(self.site.root / simulated_site.PROGRAM, "verify", name)
+            self._run(runner, self.site.root / simulated_site.PROGRAM, "verify", name)
             record.lock_sha256 = _sha256(self._artifacts_lock(self.site))
             self._record_preset(presets.load(self.site.preset_file(name)))
         with self._timed("engine", _("starting an engine without a network")):
@@ -190,7 +190,9 @@ class _Rehearsal:
                 self._artifacts_lock(self.project),
             )
             record.lock_sha256 = next(filter(None, map(_sha256, lock_files)), None)
-            python, record.children_without_network = site_python(), can_leave_network()
+            user = simulated_site.user_of_site(self.project)
+            python, record.children_without_network = site_python(user), can_leave_network()
+            record.user = user.user if user else 0
             record.python = python.to_json()
             return SiteRunner(
                 project=self.project.root,
@@ -198,6 +200,7 @@ class _Rehearsal:
                 python=python,
                 preset=self.preset,
                 offline=record.children_without_network,
+                user=user,
                 show=self.show,
                 log=self._write,
             )
@@ -253,7 +256,7 @@ class _Rehearsal:
             program, name = self._receiver_file, RECEIVER
             write_bytes(program, self.receiver)  # the medium may change
         with self._timed("unpack", _("unpacking with {program}", program=name)):
-            runner.run(program, "unpack", *map(str, bundle.folders))
+            self._run(runner, program, "unpack", *map(str, bundle.folders))
             if not (self.site.root / simulated_site.PROGRAM).is_file():
                 raise BundleError(
                     _("the bundle was unpacked, but it contains no gapforge that can build"),
@@ -276,7 +279,7 @@ class _Rehearsal:
         words = ["--preset", self.preset.name, "--type", kind, "--non-interactive"]
         if self.options.app_source is not None:
             words += ["--app-source", str(self._at_site(self.options.app_source))]
-        runner.run(self.site.root / "build.py", *words)
+        self._run(runner, self.site.root / "build.py", *words)
         report = _read_json(self.site.dist_of(self.preset.name) / kind / "report.json")
         expected = {
             "preset": self.preset.name,
@@ -359,6 +362,11 @@ class _Rehearsal:
             yield
         finally:
             self.record.seconds[step] = round(time.monotonic() - started, 1)
+
+    def _run(self, runner: SiteRunner, program: Path, *words: str) -> None:
+        if runner.user is not None:
+            simulated_site.give_site(self.project, self.site, runner.user)
+        runner.run(program, *words)
 
     def _progress(self, what: str) -> Progress:
         return Progress(what, quiet=self.options.quiet)

@@ -22,6 +22,8 @@ from gapforge.base.errors import (
 from gapforge.base.files import given_path
 from gapforge.base.i18n import _, language
 from gapforge.base.json_text import read_json
+from gapforge.base.project import LEAST_PYTHON
+from gapforge.base.sudo_caller import Caller
 from gapforge.model.preset import Preset
 
 # The variables that a site has too. Others (proxies, mirrors, tokens) are removed.
@@ -37,7 +39,6 @@ _KEPT = (
     "LC_CTYPE",
     "GAPFORGE_DOCKER",
 )
-_SITE_PYTHON = (3, 10)
 _PRINT_VERSION = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
 # PATH may lack these under sudo or a version manager.
 _FOLDERS = (Path("/usr/bin"), Path("/usr/local/bin"))
@@ -56,27 +57,41 @@ class Python:
         return {"path": self.path, "version": self.version, "flags": "-I -S"}
 
 
-def site_python() -> Python:
-    """Return Python 3.10, the site's version, if this machine has it, else the running Python."""
-    for path in _candidates():
-        try:  # a version manager's shim may exist without the Python behind it
-            done = process.run([path, "-I", "-S", "-c", _PRINT_VERSION], timeout=30, check=False)
-        except (ToolError, OSError):
-            continue
-        version = done.output.strip()
-        if done.code == 0 and version.startswith("{}.{}.".format(*_SITE_PYTHON)):
+def site_python(user: Caller | None = None) -> Python:
+    """Return Python 3.10, the site's version, if ``user`` can run one, else the running Python.
+
+    The running Python may be in root's home, where ``user`` cannot run it: then the system's.
+    """
+    for path in _candidates((user and user.home) or given_path("~")):
+        version = _version_of(path, user)
+        if version.startswith("{}.{}.".format(*LEAST_PYTHON)):
             return Python(path, version)
+    if user is not None:
+        for path in (sys.executable, *(str(folder / "python3") for folder in _FOLDERS)):
+            if version := _version_of(path, user):
+                return Python(path, version)
     return Python(sys.executable, ".".join(map(str, sys.version_info[:3])))
 
 
-def _candidates() -> Iterator[str]:
-    name = "python{}.{}".format(*_SITE_PYTHON)
-    if sys.version_info[:2] == _SITE_PYTHON:
+def _version_of(path: str, user: Caller | None) -> str:
+    """Return the version of a Python, "" if it does not run: a version manager's may be missing."""
+    argv = [*(user.prefix() if user else []), path, "-I", "-S", "-c", _PRINT_VERSION]
+    try:
+        done = process.run(argv, timeout=30, check=False)
+    except (ToolError, OSError):
+        return ""
+    return done.output.strip() if done.code == 0 else ""
+
+
+def _candidates(home: Path) -> Iterator[str]:
+    release = "{}.{}".format(*LEAST_PYTHON)
+    name = f"python{release}"
+    if sys.version_info[:2] == LEAST_PYTHON:
         yield sys.executable
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     folders = [*(Path(folder) for folder in path if folder), *_FOLDERS]
-    for pattern in (".pyenv/versions/3.10.*/bin", ".local/share/uv/python/cpython-3.10*/bin"):
-        folders += sorted(given_path("~").glob(pattern))
+    for pattern in (".pyenv/versions/{}.*/bin", ".local/share/uv/python/cpython-{}*/bin"):
+        folders += sorted(home.glob(pattern.format(release)))
     yield from dict.fromkeys(str(folder / name) for folder in folders if (folder / name).exists())
 
 
@@ -95,6 +110,7 @@ def can_leave_network() -> bool:
 class SiteRunner:
     """Runs gapforge's programs in the folder ``site``, a copy of the folder ``project``.
 
+    They run as ``user``, who must own the site and the folder around it, or as root with None.
     Paths of the site in error messages are shown as paths of the project. ``show`` and ``log``
     receive every line of output. The programs hide secrets themselves.
     """
@@ -104,14 +120,16 @@ class SiteRunner:
     python: Python
     preset: Preset
     offline: bool
+    user: Caller | None = None
     show: Callable[[str], None]
     log: Callable[[str], None]
     extra: dict[str, str] = field(default_factory=dict)
 
     def run(self, program: Path, *words: str) -> None:
         """Run a program to its end. Raises the error that it failed with."""
-        isolated = ["unshare", "--net"] if self.offline else []
-        argv = [*isolated, self.python.path, "-I", "-S", "-u", str(program), *words]
+        before = ["unshare", "--net"] if self.offline else []
+        before += self.user.prefix() if self.user else []
+        argv = [*before, self.python.path, "-I", "-S", "-u", str(program), *words]
         last: deque[str] = deque(maxlen=_SHOWN)
 
         def on_line(line: str) -> None:
@@ -137,6 +155,9 @@ class SiteRunner:
         """
         kept = {*_KEPT, *(secret.key for secret in self.preset.application.secrets)}
         values = {key: value if key in kept else None for key, value in os.environ.items()}
+        if self.user is not None:  # instead of root's
+            values["HOME"] = str(self.user.home or self.site)
+            values["XDG_RUNTIME_DIR"] = None
         return {**values, "GAPFORGE_LANG": language(), **self.extra}
 
     def _read_error(self, file: Path) -> Any:

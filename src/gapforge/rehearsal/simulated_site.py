@@ -21,8 +21,9 @@ from gapforge.base.files import (
 )
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
+from gapforge.base.sudo_caller import Caller, give_to_caller, sudo_caller
 from gapforge.bundle.repository_files import manifest_names, private_reason
-from gapforge.engine import private_daemon
+from gapforge.engine import private_daemon, private_daemon_state
 from gapforge.store.store import Store
 
 # Parts of a project folder that are not copied: they are made anew, or carried by another way.
@@ -42,6 +43,30 @@ def site_of(project: Project, preset: str) -> Project:
     """Return the simulated site of a preset, as a project; it need not exist."""
     folder = inside(project.state / "rehearsal", preset)
     return Project(folder, folder / "artifacts")
+
+
+def user_of_site(project: Project) -> Caller | None:
+    """Return who runs the commands of the site: who called sudo in their own project; else None.
+
+    Only the engine needs root. Without sudo there is no other user whom the files can belong to.
+    """
+    caller = sudo_caller()
+    with contextlib.suppress(OSError):
+        if caller is not None and project.root.stat().st_uid == caller.user:
+            return caller
+    return None
+
+
+def give_site(project: Project, site: Project, user: Caller) -> None:
+    """Give the site to the user who runs its commands, and the folders around it.
+
+    Files with several names are those of the project, which the rehearsal must not change. They
+    need to be readable only.
+    """
+    for folder in (project.state, site.root.parent):
+        if folder.stat().st_uid == 0:
+            os.chown(folder, user.user, user.group)
+    give_to_caller(site.root, keep={private_daemon_state.folder_of(site)}, linked=False)
 
 
 def remove_site(site: Project) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from gapforge.base.errors import Fault, LockError, StorageError
 from gapforge.base.files import MARKER, SHA256_HEX, exclusive, remove_folder, sha256_bytes
 from gapforge.base.i18n import _
+from gapforge.base.progress import HOUR
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_reason, unexaminable, unlistable
 from gapforge.base.text import printable
@@ -34,7 +35,7 @@ from gapforge.store.unfinished_imports import BUNDLE_PART, UnfinishedImport
 
 LOCK_SUFFIX = ".lock.json"
 # A base image's folder that changed since then may belong to a sync into another artifacts folder.
-BUSY_SECONDS = 3600
+BUSY_SECONDS = HOUR
 _PREFIX = re.compile(r"[0-9a-f]{2}")
 _DOWNLOAD = re.compile(r"([0-9a-f]{64}|url-[0-9a-f]{40})\.(?:part|json)")
 _TEMPORARY = re.compile(r"\.?(?:copy|bytes|place)-[a-z0-9_.-]+")

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from typing import Protocol
 
 from gapforge.base.errors import Fault, FetchError, ResolveError
@@ -15,7 +14,7 @@ from gapforge.base.process import Result
 from gapforge.model.build_packages import BuilderPackage, bare_name
 from gapforge.model.schema import nearest
 from gapforge.model.unresolved_item import APT_SOURCES, NO_ANSWER, Reason
-from gapforge.sync.network import NoAnswerError
+from gapforge.sync.network import CERTIFICATE_DATES, NoAnswerError, now_text
 
 ACCEPT_EXPIRED = "GAPFORGE_APT_ACCEPT_EXPIRED"  # "1": accept indexes whose Valid-Until has passed
 _LISTED = 8  # names or versions in one message
@@ -202,6 +201,11 @@ class _UpdateFailure:
 # In the order in which they are tried.
 _UPDATE_FAILURES = (
     _UpdateFailure(
+        CERTIFICATE_DATES,
+        N_("a server's certificate is not valid at the time of this machine's clock"),
+        N_("correct the clock (it shows {now}), then run the same command again"),
+    ),
+    _UpdateFailure(
         r"is not valid yet",
         N_("a package index is dated in the future: this machine's clock is behind"),
         N_("correct the clock (it shows {now}), then run the same command again"),
@@ -252,13 +256,12 @@ def update_failure(output: str) -> FetchError:
     """Return the error for the output of a failed ``apt-get update``."""
     lines = [line.strip() for line in output.splitlines() if re.match(r"\s*(E|W|Err)[:\d]", line)]
     faults = [Fault("apt-get update", shown_line(line)) for line in dict.fromkeys(lines)][:12]
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     for failure in _UPDATE_FAILURES:
         if match := re.search(failure.pattern, output):
             return FetchError(
                 _(failure.message, key=match[1] if match.re.groups else ""),
                 faults=faults,
-                hint=_(failure.hint, now=now, accept_expired=ACCEPT_EXPIRED),
+                hint=_(failure.hint, now=now_text(), accept_expired=ACCEPT_EXPIRED),
             )
     # No index is wrong, so none was sent.
     reason = Reason(code=NO_ANSWER, server=APT_SOURCES)

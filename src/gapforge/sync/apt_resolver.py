@@ -157,18 +157,22 @@ class AptResolver:
 
     def with_libraries(
         self, packages: Sequence[str], libraries: Mapping[str, str]
-    ) -> list[DebFile]:
-        """Return the .debs for ``packages``, and those that any of ``libraries`` needs as well.
+    ) -> tuple[list[DebFile], list[str]]:
+        """Return the .debs for ``packages`` and ``libraries``, and the libraries that are absent.
 
-        ``libraries`` are the versions that programs were linked to. What the base image has in this
-        version or a newer one, and what no source can give, needs no .deb.
+        ``libraries`` are the versions that programs are linked to. What the base image has in this
+        version or a newer one needs no .deb. A library is absent if no source has it, or if it
+        cannot be installed together with ``packages``.
         """
         debs = self.closure(packages)
-        wanted = self._available(libraries)
-        if chosen := self._installable(packages, wanted):
+        lacking = self._lacking(libraries)
+        chosen = self._installable(packages, self._available(lacking))
+        if chosen:
             more = self._resolve((*packages, *chosen))[0]
             debs = list({deb.file: deb for deb in (*more, *debs)}.values())
-        return sorted(debs, key=lambda deb: deb.file)
+        absent = lacking.keys() - {item.partition("=")[0] for item in chosen}
+        absent -= {stanza.get("package", "") for stanza in self._installed}
+        return sorted(debs, key=lambda deb: deb.file), sorted(absent)
 
     def check_programs(self, role: str, python: str, debs: Sequence[DebFile]) -> None:
         """Raise ResolveError if the image of ``role`` would lack what the build's scripts run.
@@ -281,28 +285,29 @@ class AptResolver:
         words = ["apt-get", "install", "-qq", "-y", "--no-remove", how, "--", *packages]
         return self.apt.run(words, check=False)
 
-    def _available(self, libraries: Mapping[str, str]) -> list[str]:
-        """Return what APT has to install of ``libraries``, as name=version if a source has that."""
+    def _lacking(self, libraries: Mapping[str, str]) -> dict[str, str]:
+        """Return what of ``libraries`` the base image lacks, or has in an older version."""
         installed = {
             stanza.get("package", ""): stanza.get("version", "")
             for stanza in self._installed
             if debian_control.is_installed(stanza)
         }
-        lacking = {
+        return {
             name: version
             for name, version in libraries.items()
             if name not in installed or self._is_older(installed[name], version)
         }
+
+    def _available(self, lacking: Mapping[str, str]) -> list[str]:
+        """Return what of ``lacking`` a source has, as name=version if it has this version."""
         if not lacking:
             return []
-        found = []
         offered = apt_errors.all_versions(self.apt, list(lacking))
-        for name, version in lacking.items():
-            if version in offered.get(name, ()):
-                found.append(f"{name}={version}")
-            elif name in offered and name not in installed:
-                found.append(name)
-        return found
+        return [
+            f"{name}={version}" if version in offered[name] else name
+            for name, version in lacking.items()
+            if name in offered
+        ]
 
     def _is_older(self, version: str, other: str) -> bool:
         if version == other:

@@ -19,6 +19,7 @@ from gapforge.base.errors import Fault, FetchError, ToolError
 from gapforge.base.files import CHUNK, open_buffered, storage_errors
 from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json
+from gapforge.model import names
 from gapforge.sync import oci_layout
 
 _LINKS = 16  # a layer may be a link to the layer.tar of another image; longer chains are a loop
@@ -166,7 +167,7 @@ def _store(content: IO[bytes], destination: Path) -> _Stored:
 def _layer_type(layer: _Stored) -> str:
     """Return the media type of a layer, by its first bytes."""
     kind = compression(layer.start)
-    return f"{oci_layout.LAYER_TYPE}+{kind}" if kind else oci_layout.LAYER_TYPE
+    return f"{names.OCI_LAYER}+{kind}" if kind else names.OCI_LAYER
 
 
 def _keep_only(destination: Path, manifest: oci_layout.Blob) -> None:

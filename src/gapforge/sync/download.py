@@ -47,7 +47,7 @@ from gapforge.base.text import whole_number
 from gapforge.store.store import Store
 from gapforge.sync import github
 from gapforge.sync.http_get import Answer, Request, get, quoted
-from gapforge.sync.network import Network
+from gapforge.sync.network import Network, clock_hint
 
 CONNECT_SECONDS = 30
 STALL_SECONDS = 60  # without a byte, until the connection counts as interrupted
@@ -396,12 +396,7 @@ class Downloader:
         if code in TEMPORARY_CURL:
             raise _TemporaryError(_curl_error(output, code))
         if code != 0 or answer is None:
-            hint = (
-                _("; set GAPFORGE_CA_BUNDLE to your organisation's certificates")
-                if code in (60, 77)
-                else ""
-            )
-            raise _FinalError(_curl_error(output, code) + hint)
+            raise _FinalError(_with_advice(output, code))
         if answer.whole and ended < answer.whole:
             received, whole = human_bytes(ended), human_bytes(answer.whole)
             raise _TemporaryError(
@@ -633,6 +628,15 @@ def _widen(stream: IO[bytes]) -> None:
 
 def _web_page() -> str:
     return _("the server sent a web page (login or error page?) instead of the file")
+
+
+def _with_advice(output: str, code: int) -> str:
+    """Return curl's error, and what to do if a certificate is refused."""
+    advice = clock_hint(output)
+    if not advice and code in (60, 77):
+        advice = _("set GAPFORGE_CA_BUNDLE to your organisation's certificates")
+    error = _curl_error(output, code)
+    return _("{error}; {advice}", error=error, advice=advice) if advice else error
 
 
 def _curl_error(output: str, code: int) -> str:

@@ -13,7 +13,7 @@ from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import FetchError
 from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
-from gapforge.sync.network import Network
+from gapforge.sync.network import Network, clock_hint
 
 ANSWER_SECONDS = 60
 LARGEST_ANSWER = 20_000_000  # bytes; listings are smaller
@@ -91,7 +91,8 @@ def get(
                     address=without_credentials(url),
                     error=last_line(done.errors),
                 ),
-                hint=_(
+                hint=clock_hint(done.errors)
+                or _(
                     "check the network of this machine (https_proxy, "
                     "GAPFORGE_CA_BUNDLE), or set a mirror: GAPFORGE_URL_MIRRORS"
                 ),

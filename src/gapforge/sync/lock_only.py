@@ -19,7 +19,7 @@ from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.text import whole_number
 from gapforge.model import unresolved_item as items
-from gapforge.model.lock import Entry, Lock, LockedImage
+from gapforge.model.lock import PACKAGES_INDEX, Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.unresolved_item import Reason, UnresolvedItem
@@ -44,8 +44,6 @@ from gapforge.sync.run import (
     running,
 )
 from gapforge.sync.wheel_licence import licence_in, licence_of
-
-DEB_INDEX = "debs/Packages"
 
 ImageAnswer = tuple[LockedImage, Files] | Reason
 
@@ -380,6 +378,6 @@ class _LockOnly(Run):
                 self._leave_unresolved("deb", wanted, error.reason)
                 return []
         if self.store.missing((e.sha256, e.size) for e in debs):
-            self._leave_unresolved("index", [DEB_INDEX], Reason(code=items.INDEX_NOT_MADE))
+            self._leave_unresolved("index", [PACKAGES_INDEX], Reason(code=items.INDEX_NOT_MADE))
             return debs
         return [*debs, *self._deb_index(debs)]

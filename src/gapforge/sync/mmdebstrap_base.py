@@ -22,6 +22,7 @@ from gapforge.base.errors import FetchError, GapforgeError, ResolveError, ToolEr
 from gapforge.base.files import CHUNK, open_buffered, storage_errors
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
+from gapforge.model import names
 from gapforge.model.preset import BaseImage
 from gapforge.sync import oci_layout
 from gapforge.sync.apt_errors import accepts_expired
@@ -92,7 +93,7 @@ def make(
             digest, size = clean_tar(made, out)
         made.unlink()
         progress.add(size, base.label)
-        layer = oci_layout.Blob(oci_layout.LAYER_TYPE, f"sha256:{digest}", size)
+        layer = oci_layout.Blob(names.OCI_LAYER, f"sha256:{digest}", size)
         layer.path(destination).parent.mkdir(parents=True, exist_ok=True)
         os.replace(blob_path, layer.path(destination))
         oci_layout.add_image(destination, _config(base, epoch, layer.digest), [layer])

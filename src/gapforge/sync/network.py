@@ -30,6 +30,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -53,6 +54,33 @@ CERTIFICATES = (
     "GIT_SSL_CAINFO",
 )
 Pairs = tuple[tuple[str, str], ...]
+
+
+# How curl, skopeo, uv and APT say that a certificate is refused because of its dates.
+CERTIFICATE_DATES = (
+    r"certificate (?:has expired|is not yet valid|expired|not valid yet)"
+    r"|uses (?:expired|not yet (?:valid|activated)) certificate"
+)
+
+
+def clock_hint(output: str) -> str:
+    """Return what to do if a program refused a certificate because of its dates, else "".
+
+    Such a certificate is rarely the server's fault: the clock of a new or long unused machine is
+    wrong.
+    """
+    if not re.search(CERTIFICATE_DATES, output):
+        return ""
+    return _(
+        "this machine's clock shows {now}; if that is wrong, correct it (timedatectl, date), then "
+        "run the same command again",
+        now=now_text(),
+    )
+
+
+def now_text() -> str:
+    """Return the time of this machine's clock, in UTC."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 class NoAnswerError(FetchError):

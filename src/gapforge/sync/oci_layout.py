@@ -21,15 +21,10 @@ from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json, read_json
 from gapforge.base.system_errors import error_text, os_reason
 from gapforge.model import base_image_rules
+from gapforge.model.names import DOCKER_LIST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
-MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
-LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
-INDEX_TYPES = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-)
+INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
 
 OnBytes = Callable[[int], None]
 Files = dict[str, tuple[str, int]]  # path inside a layout -> (SHA-256 in hex, size in bytes)
@@ -310,15 +305,15 @@ def add_image(folder: Path, config: bytes, layers: list[Blob]) -> Blob:
 
     Return the manifest.
     """
-    config_blob = add_blob(folder, config, CONFIG_TYPE)
+    config_blob = add_blob(folder, config, OCI_CONFIG)
     manifest = canonical_json(
         {
             "schemaVersion": 2,
-            "mediaType": MANIFEST_TYPE,
+            "mediaType": OCI_MANIFEST,
             "config": config_blob.to_json(),
             "layers": [layer.to_json() for layer in layers],
         }
     )
-    blob = add_blob(folder, manifest.encode(), MANIFEST_TYPE)
+    blob = add_blob(folder, manifest.encode(), OCI_MANIFEST)
     write_layout(folder, blob)
     return blob

@@ -42,10 +42,11 @@ ANSWER = "pylock.toml"
 ANNOTATED = "requirements.txt"  # uv's answer with the packages that require each one
 OVERRIDES = "overrides.txt"
 FLAT = "flat"  # uv's name for an index that is a folder of wheels
+UV_LOGIN = re.compile(r"UV_INDEX_[A-Z0-9_]+_(USERNAME|PASSWORD)")
 # uv settings of the user that uv gets. The others could add an index or change the resolution.
 UV_SETTINGS = re.compile(
     r"UV_(CACHE_DIR|DEFAULT_INDEX|INDEX_URL|HTTP_TIMEOUT|HTTP_RETRIES|NATIVE_TLS|SYSTEM_CERTS|KEYRING_PROVIDER|"
-    r"INSECURE_HOST|OFFLINE|CONCURRENT_DOWNLOADS|INDEX_[A-Z0-9_]+_(USERNAME|PASSWORD))"
+    r"INSECURE_HOST|OFFLINE|CONCURRENT_DOWNLOADS)|" + UV_LOGIN.pattern
 )
 _TOML_TO_JSON = """
 import json, sys
@@ -493,11 +494,12 @@ def _default_index(network: Network) -> str:
 
 
 def _secrets(network: Network) -> list[str]:
-    """Return the logins in index addresses."""
-    mirrors = (target for _source, target in network.url_mirrors)
+    """Return the logins that uv gets: in addresses of indexes and proxies, and in variables."""
+    pairs = (*network.url_mirrors, *network.proxies)
     users = (os.environ.get(name, "") for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"))
-    addresses = (network.index_url, network.torch_index_url, *mirrors, *users)
-    return [
+    addresses = (network.index_url, network.torch_index_url, *(to for _from, to in pairs), *users)
+    given = [value for name, value in os.environ.items() if UV_LOGIN.fullmatch(name) and value]
+    return given + [
         part
         for address in addresses
         if address

@@ -29,14 +29,14 @@ from gapforge.base.json_text import parse_json, read_json
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.system_errors import error_text
-from gapforge.model import base_image_rules
+from gapforge.model import base_image_rules, names
 from gapforge.model.credentials import REGISTRY_LOGINS
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage
 from gapforge.model.unresolved_item import LOGIN_REQUIRED, NO_ANSWER, Reason
 from gapforge.sync import oci_layout
 from gapforge.sync.base_image_facts import cudnn_version, read_files
-from gapforge.sync.network import Network, NoAnswerError
+from gapforge.sync.network import Network, NoAnswerError, clock_hint
 
 # skopeo gives no exit code for a refused login or an unknown image: only its message tells, a chain
 # of parts joined by ": ". A part is compared as a whole, so that a name, a digest or a port in
@@ -107,7 +107,7 @@ def _read_manifest(found: _Found, image: str) -> tuple[str, oci_layout.Blob, lis
     """
     try:
         manifest = parse_json(found.raw)
-        media_type = str(manifest.get("mediaType", oci_layout.MANIFEST_TYPE))
+        media_type = str(manifest.get("mediaType", names.OCI_MANIFEST))
         config = oci_layout.blob(manifest["config"])
         layers = [oci_layout.blob(layer) for layer in manifest["layers"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -340,7 +340,8 @@ def _failure(image: str, output: str, network: Network, fallback: str = "") -> G
     return NoAnswerError(
         message,
         reason=Reason(code=NO_ANSWER, server=server),
-        hint=_("check whether the registry can be reached: {command}", command=command),
+        hint=clock_hint(last)
+        or _("check whether the registry can be reached: {command}", command=command),
     )
 
 

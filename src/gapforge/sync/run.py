@@ -353,9 +353,21 @@ class Run:
                     error.faults = apt_errors.with_reasons(error.faults, reasons)
                     raise
             else:
-                found[role] = root.with_libraries(packages, libraries)
+                found[role], absent = root.with_libraries(packages, libraries)
+                self._note_absent(absent)
             root.check_programs(role, self.preset.python, found[role])
         return found
+
+    def _note_absent(self, libraries: Sequence[str]) -> None:
+        """Say which packages the build could miss; only compiling shows whether it needs them."""
+        if libraries:
+            self.progress.note(
+                _(
+                    "NOTE: the runtime image cannot have {packages}; the build stops if a program "
+                    "links to them",
+                    packages=", ".join(libraries),
+                )
+            )
 
     def _deb_index(self, debs: Sequence[Entry]) -> list[Entry]:
         """Return Packages and Release for these .debs, which are in the store."""

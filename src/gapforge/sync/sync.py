@@ -17,7 +17,7 @@ from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.model import lock as locks
-from gapforge.model.lock import Entry, Lock, LockedImage
+from gapforge.model.lock import LOCK_FILE, Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
@@ -46,7 +46,6 @@ from gapforge.sync.run import (
 from gapforge.sync.wheel_licence import licence_of
 from gapforge.trust.trusted_signers import LOCK_SIGNATURE
 
-LOCK = "lock.json"
 # What a lock leaves unresolved before anything was resolved; the reasons are never shown.
 EVERYTHING = tuple(UnresolvedItem(kind, "*", Reason(code=OTHER)) for kind in ("deb", "wheel"))
 
@@ -481,20 +480,20 @@ class _Sync(Run):
                 hint=_("check the disk, then run the same command again"),
             )
         folder = self.project.artifacts_of(self.preset.name)
-        if not contains(folder / LOCK, lock.render().encode()):
+        if not contains(folder / LOCK_FILE, lock.render().encode()):
             sources = lock.of("source", "tensorrt")
             self._look_inside((e.name, e.file, e.sha256) for e in sources)
-        previous = _paths_of(folder / LOCK)
+        previous = _paths_of(folder / LOCK_FILE)
         lock.require_complete(f"presets/{self.preset.name}.lock.json")
         # The lock comes first: whatever happens after this line, the next run lays out the same
         # state.
         text = self._write_lock(lock)
         files = {e.path: e.sha256 for e in lock.entries}
-        files[LOCK] = self.store.add_bytes(text.encode())
+        files[LOCK_FILE] = self.store.add_bytes(text.encode())
         files[sha256sums.NAME] = self.store.add_bytes(sha256sums.render(files))
-        if not contains(folder / LOCK, text.encode()):
+        if not contains(folder / LOCK_FILE, text.encode()):
             previous.append(LOCK_SIGNATURE)  # the signature belongs to the previous lock
-        return self.store.view(folder, files, previous, last=LOCK)
+        return self.store.view(folder, files, previous, last=LOCK_FILE)
 
 
 def _wants_of(wheels: Iterable[Wheel]) -> list[Want]:

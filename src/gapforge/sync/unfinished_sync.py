@@ -14,6 +14,7 @@ from typing import Any
 
 from gapforge.base.files import SHA256_HEX, canonical_json, remove_folder, write_text
 from gapforge.base.json_text import read_json
+from gapforge.base.progress import DAY, HOUR
 from gapforge.model.lock import Entry, LockedImage
 from gapforge.model.preset import BaseImage, Preset
 from gapforge.store import unfinished_imports
@@ -21,7 +22,7 @@ from gapforge.store.unfinished_imports import BUNDLE_PART
 from gapforge.sync.oci_layout import Files
 
 STALE_DAYS = 30  # a partial download that was not continued for so long is deleted
-VALID_SECONDS = 6 * 3600  # later an image tag may name another image
+VALID_SECONDS = 6 * HOUR  # later an image tag may name another image
 
 
 class ResumeState:
@@ -104,7 +105,7 @@ def clear_leftovers(partial: Path) -> None:
             continue
         stale = (
             path.suffix in (".part", ".json")
-            and time.time() - path.stat().st_mtime > STALE_DAYS * 86400
+            and time.time() - path.stat().st_mtime > STALE_DAYS * DAY
         )
         if stale or path.name.startswith(("copy-", "bytes-", "place-", ".place-")):
             path.unlink(missing_ok=True)

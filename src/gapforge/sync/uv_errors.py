@@ -17,7 +17,7 @@ from gapforge.base.i18n import _
 from gapforge.model.names import normalized
 from gapforge.model.preset import TORCH_SET, Preset
 from gapforge.model.unresolved_item import DEFAULT_INDEX, NO_ANSWER, Reason, server_name
-from gapforge.sync.network import NoAnswerError
+from gapforge.sync.network import NoAnswerError, clock_hint
 
 TARGET = "gapforge-target"  # the name of the project whose dependencies are the preset's packages
 _LONGEST = 2000  # characters of uv's text in a message
@@ -81,7 +81,7 @@ def failure(text: str, asked: Asked) -> ResolveError | NoAnswerError:
     return ResolveError(
         _("Python packages for {name} could not be resolved", name=asked.preset.name),
         faults=[Fault("uv", sentences[:_LONGEST])],
-        hint=_check_network(),
+        hint=clock_hint(sentences) or _check_network(),
     )
 
 
@@ -259,7 +259,7 @@ def _no_answer(url: str, said: str, asked: Asked) -> NoAnswerError:
         ),
         reason=Reason(code=NO_ANSWER, server=server),
         faults=[Fault("uv", said[:_LONGEST])],
-        hint=_check_network(),
+        hint=clock_hint(said) or _check_network(),
     )
 
 

@@ -9,7 +9,6 @@ are no trusted signers.
 from __future__ import annotations
 
 import os
-import pwd
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -182,14 +181,10 @@ def load(project: Project) -> Signers:
 
 def _list_of_sudo_caller(file: Path) -> Path | None:
     """Return the list of the user who called sudo, if there is one and it is not ``file``."""
-    if (caller := sudo_caller()) is None:
+    caller = sudo_caller()
+    if caller is None or caller.home is None:
         return None
-    try:
-        of_caller = (
-            Path(pwd.getpwuid(caller.user).pw_dir) / ".config" / "gapforge" / "allowed_signers"
-        )
-    except (KeyError, OverflowError):
-        return None
+    of_caller = caller.home / ".config" / "gapforge" / "allowed_signers"
     return of_caller if of_caller != file and _exists(of_caller) else None
 
 

@@ -307,7 +307,8 @@ def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
     fitting = {r.version for r in tensorrt.releases_for(cuda, cudnn, "", catalog)}
     release = max(matching, key=lambda r: (r.version in fitting, key(r.version)), default=None)
     if release is None:
-        raise _unknown_tensorrt(wanted, cuda, nearest_version(wanted, fitting))
+        best = tensorrt.best_fits(cuda, cudnn, raw["python"]["version"], catalog)
+        raise _unknown_tensorrt(wanted, cuda, nearest_version(wanted, (r.version for r in best)))
     fitting_tar = tensorrt.tar_for(release, cuda)
     if fitting_tar and not tensorrt.is_recommended(release.version, cuda):
         finding = tensorrt.not_recommended(release.version, presets.parse(raw), catalog)

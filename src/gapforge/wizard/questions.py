@@ -10,7 +10,7 @@ from gapforge.base.files import write_text
 from gapforge.base.i18n import _, localized
 from gapforge.base.process import quoted
 from gapforge.base.progress import human_bytes
-from gapforge.doctor.check_result import FAIL, OK, CheckResult
+from gapforge.doctor.check_result import FAIL, OK, WARN, CheckResult
 from gapforge.model import preset_writer
 from gapforge.model.preset import Preset
 from gapforge.model.preset_status import Readiness
@@ -37,11 +37,20 @@ BUILD, WRITE, END, STOP = "build", "write", "end", "stop"  # answers to the last
 _REFERENCE = "ubuntu22.04-cuda11.8-torch2.1"
 
 
+@dataclass(frozen=True)
+class Notice:
+    """A problem, what to do about it ("" for nothing), and whether a build would fail of it."""
+
+    problem: str
+    action: str = ""
+    fails: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Question:
     """One question, and what is known before its answer.
 
-    ``rows`` are labels and texts, ``notices`` problems and what to do about each, "" for nothing.
+    ``rows`` are labels and texts.
 
     ``command`` holds the words of the command that does the same without questions, if it is known.
     """
@@ -52,7 +61,7 @@ class Question:
     number: int = 0
     rows: tuple[tuple[str, str], ...] = ()
     command: tuple[str, ...] = ()
-    notices: tuple[tuple[str, str], ...] = ()
+    notices: tuple[Notice, ...] = ()
     can_go_back: bool = False
 
     @property
@@ -140,7 +149,11 @@ class Questions:
                     number=number,
                     rows=tuple(self.rows),
                     notices=tuple(
-                        (_("{preset}: faulty", preset=name), quoted(["./gapforge", "check", name]))
+                        Notice(
+                            _("{preset}: faulty", preset=name),
+                            quoted(["./gapforge", "check", name]),
+                            True,
+                        )
                         for name in broken
                     ),
                     can_go_back=bool(self.asked),
@@ -215,11 +228,11 @@ class Questions:
         rows = list(self.rows)
         if self.answers["preset"] == MANUAL:
             rows[0] = (_name("preset"), preset.name)
-        notices = [(line, "") for line in warnings_of(preset, self.facts.catalog)]
+        notices = [Notice(line) for line in warnings_of(preset, self.facts.catalog)]
         if state.ready:
             outlook = self._outlook(preset, state)
             fails = outlook.fails
-            rows, notices = [*rows, *outlook.rows], [*notices, *outlook.problems]
+            rows, notices = [*rows, *outlook.rows], [*outlook.problems, *notices]
             items = [
                 MenuItem(BUILD, _("build anyway") if fails else _("build now"), "", not fails),
                 MenuItem(STOP, _("stop, change nothing"), "", fails),
@@ -260,18 +273,21 @@ class Questions:
 
 @dataclass(frozen=True, kw_only=True)
 class _Outlook:
-    """Sizes and time of a build here, what this machine lacks, and whether a build would fail."""
+    """Sizes and time of a build here, and what this machine lacks."""
 
     rows: tuple[tuple[str, str], ...] = ()
-    problems: tuple[tuple[str, str], ...] = ()
-    fails: bool = False
+    problems: tuple[Notice, ...] = ()
+
+    @property
+    def fails(self) -> bool:
+        return any(problem.fails for problem in self.problems)
 
 
 def _look(facts: Facts, preset: Preset, state: Readiness, kind: str) -> _Outlook:
     try:
         found = facts.look(preset.name)
     except GapforgeError as error:
-        return _Outlook(problems=((error.message, error.hint),), fails=True)
+        return _Outlook(problems=(Notice(error.message, error.hint, True),))
     disks = (
         (c.title, _("{needed} needed, {found}", needed=c.needed, found=c.found))
         for c in found
@@ -283,15 +299,14 @@ def _look(facts: Facts, preset: Preset, state: Readiness, kind: str) -> _Outlook
             *disks,
             (_("time"), time_text(facts, preset, kind)),
         ),
-        problems=tuple(_problem(c) for c in found if c.status != OK),
-        fails=any(c.status == FAIL for c in found),
+        problems=tuple(_notice(c) for status in (FAIL, WARN) for c in found if c.status == status),
     )
 
 
-def _problem(check: CheckResult) -> tuple[str, str]:
-    """Return what is wrong, and what to do."""
+def _notice(check: CheckResult) -> Notice:
     words = {"title": check.title, "found": check.found, "needed": check.needed}
-    return _("{title}: {found}; needed: {needed}", **words), check.action
+    problem = _("{title}: {found}; needed: {needed}", **words)
+    return Notice(problem, check.action, check.status == FAIL)
 
 
 def _name(step: str) -> str:

@@ -59,10 +59,12 @@ def draw_text(text: str, columns: int) -> Drawn:
 def fact_lines(question: Question, columns: int) -> list[str]:
     """Return what is known before the answer as lines: what is wrong, the rows, the command."""
     lines = []
-    for problem, action in question.notices:
-        first, *more = _wrapped(problem, columns - 4)
-        lines += [f"  ! {first}", *(f"    {line}" for line in more)]
-        lines += [f"    {line}" for line in _wrapped(_("next: ") + action, columns - 4) if action]
+    for notice in question.notices:
+        mark, action = ("!", _("next: ") + notice.action) if notice.fails else ("-", notice.action)
+        first, *more = _wrapped(notice.problem, columns - 4)
+        more += _wrapped(action, columns - 4) if notice.action else []
+        lines += [f"  {mark} {first}", *(f"    {line}" for line in more)]
+    lines += [""] if lines else []
     lines += row_lines(question.rows, columns)
     if question.command:
         lines += [_("The same without questions:"), *command_lines(question.command, columns)]

@@ -64,8 +64,8 @@ def first_key(text: str, *, final: bool) -> tuple[str, str]:
 class Terminal:
     """A terminal that gives keys one by one and has a screen of its own inside ``with``."""
 
-    def __init__(self, stdin: TextIO, stdout: TextIO, *, bold: bool = True) -> None:
-        self.input, self.out, self.bold = stdin.fileno(), stdout, bold
+    def __init__(self, stdin: TextIO, stdout: TextIO) -> None:
+        self.input, self.out = stdin.fileno(), stdout
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._text = ""
 
@@ -92,7 +92,7 @@ class Terminal:
     def show(self, drawn: Drawn) -> None:
         """Replace the whole screen."""
         lines = [
-            f"\x1b[1m{line}\x1b[0m" if self.bold and number == drawn.cursor else line
+            f"\x1b[1m{line}\x1b[0m" if number == drawn.cursor else line
             for number, line in enumerate(drawn.lines)
         ]
         # The last line has no line feed, which would scroll the screen.

@@ -73,14 +73,17 @@ def owners(*folders: Path) -> set[int]:
 @needs_root
 def test_files_of_sudo_belong_to_the_caller(site: Project) -> None:
     medium = str(site.root.parent / "medium")
-    engine = site.state / "engine"
-    engine.mkdir(parents=True)
+    kept = site.state / "rehearsal" / "other"
+    engines = [site.state / "engine", kept / ".gapforge" / "engine"]
+    for engine in engines:
+        engine.mkdir(parents=True)
     (site.root / "dist").mkdir()
     done = gapforge(site, "unpack", medium, SUDO_UID=str(USER), SUDO_GID=str(USER))
     assert done.returncode == 0, done.stderr
     assert (site.store / "sha256").is_dir()
     assert owners(site.artifacts, site.presets) == {USER}
-    assert site.state.stat().st_uid == USER and engine.stat().st_uid == 0, "the engine is root's"
+    assert {site.state.stat().st_uid, kept.stat().st_uid} == {USER}
+    assert owners(*engines) == {0}, "an engine is root's"
     again = gapforge(site, "unpack", medium, user=USER)
     assert again.returncode == 0, again.stderr
     assert gapforge(site, "gc", "--yes", user=USER).returncode == 0
@@ -130,6 +133,10 @@ def test_only_files_of_root_in_folders_of_the_caller_are_given(
     os.chown(mine, USER, USER)
     os.chown(other, 54321, 54321)
     (mine / "linked").symlink_to(outside)
+    (mine / "state" / "second").hardlink_to(outside / "file")
+    give_to_caller(mine / "state", mine / "linked", linked=False)
+    assert (outside / "file").stat().st_uid == 0 != (mine / "state" / "file").stat().st_uid
+    (mine / "state" / "second").unlink()
     give_to_caller(mine / "state", mine / "linked", other / "state", mine / "missing")
     assert owners(outside) == {0}
     assert owners(mine / "state") == {USER, 54321}

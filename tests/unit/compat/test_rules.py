@@ -13,11 +13,21 @@ from typing import Any
 import pytest
 
 import samples
-from gapforge.compat.driver import check_driver, driver_need
+from gapforge.compat import tensorrt
+from gapforge.compat.driver import (
+    ENOUGH,
+    LIMITED,
+    TOO_OLD,
+    UNKNOWN,
+    DriverNeed,
+    check_driver,
+    driver_need,
+)
 from gapforge.compat.findings import Finding
 from gapforge.compat.gpus import tensorrt_supports
 from gapforge.compat.rules import check_preset
 from gapforge.compat.tensorrt import short_version
+from gapforge.compat.torch import builds_for
 from gapforge.model import catalog as catalogs
 from gapforge.model.preset import faults_of, parse
 from raised import values_of
@@ -147,7 +157,26 @@ def test_torch_build_against_cuda(cuda: str, torch: str, build: str) -> None:
     raw = on(cuda, stack(pytorch=release(torch, build), tensorrt=None, opencv=None))
     same_major = CUDA_OF_BUILD[build].split(".")[0] == cuda.split(".")[0]
     found = errors(raw, "torch-build") + errors(raw, "torch-cuda")
-    assert (found == []) == (same_major and build in TORCH[torch][1].split()), found
+    fits = same_major and build in TORCH[torch][1].split()
+    assert (found == []) == fits, found
+    warned = any(f.severity == "warning" for f in findings(raw, "torch-cuda"))
+    newer = float(CUDA_OF_BUILD[build]) > float(cuda)
+    assert not fits or warned == newer
+
+
+@pytest.mark.parametrize(
+    ("cuda", "builds"),
+    [
+        ("", ["cpu"]),
+        ("11.8.0", ["cu118"]),
+        ("12.4", []),
+        ("12.6.3", ["cu126"]),
+        ("12.8", ["cu128", "cu126"]),
+        ("13.0", []),
+    ],
+)
+def test_builds_for_a_cuda_are_best_first(cuda: str, builds: list[str]) -> None:
+    assert builds_for(CATALOG.torch["2.7.1"], cuda) == builds
 
 
 @pytest.mark.parametrize(
@@ -369,6 +398,10 @@ def test_tensorrt_against_gpu(version: str, cuda: str, compute: str, rule: str) 
         ("8.4.3", "8.9", None),
         ("8.6.1", "99.0", None),
         ("10.0.1", "6.1", False),
+        ("10.0", "6.1", False),
+        ("10.0", "7.0", True),
+        ("10.8", "12.0", True),
+        ("10.7.0.23", "12.0", False),
     ],
 )
 def test_tensorrt_on_a_gpu_as_far_as_a_source_says(
@@ -439,6 +472,7 @@ def test_package_is_listed_and_left_out() -> None:
         ("2.1.2", ["numpy==2.0.1"], False),
         ("2.1.2", ["numpy>=1.26"], False),
         ("2.1.2", ["numpy<=2"], False),
+        ("2.1.2", ["numpy<3"], False),
         ("2.1.2", ["NumPy~=1.24"], True),
         ("2.1.2", ["numpydoc==1.0", "numpy<2.0"], True),
         ("2.4.1", ["numpy==2.0.1"], True),
@@ -448,6 +482,12 @@ def test_old_torch_needs_numpy_1(torch: str, packages: list[str], works: bool) -
     found = errors(stack(pytorch=release(torch), python__packages=packages), "numpy")
     assert (found == []) == works
     assert works or reason(found).get("requirement", "") == "".join(packages)
+
+
+@pytest.mark.parametrize(("torch", "works"), [("2.2.9", False), ("2.3.9", True)])
+def test_torch_that_the_catalog_does_not_know_may_need_numpy_1(torch: str, works: bool) -> None:
+    raw = stack(pytorch__torch=f"{torch}+cu118", python__packages=["numpy"])
+    assert (errors(raw, "numpy") == []) == works
 
 
 @pytest.mark.parametrize(
@@ -490,10 +530,11 @@ def test_torch_build_must_be_in_index() -> None:
     found = errors(stack(pytorch={"torch": "2.1.2+cu118", "index": "default"}), "torch-index")
     assert reason(found) == {"version": "2.1.2+cu118"}
     assert suggestion(found) == {"name": '"index": "https://download.pytorch.org/whl/cu118"'}
-    index = "https://download.pytorch.org/whl/cu121"
-    found = errors(stack(pytorch={"torch": "2.1.2+cu118", "index": index}), "torch-index")
-    assert reason(found) == {"version": "2.1.2+cu118", "index_build": "cu121"}
-    assert suggestion(found) == {"build": "cu118"}
+    for build, other in (("cu118", "cu121"), ("cu121", "cu118")):
+        index = f"https://download.pytorch.org/whl/{other}"
+        found = errors(stack(pytorch={"torch": f"2.1.2+{build}", "index": index}), "torch-index")
+        assert reason(found) == {"version": f"2.1.2+{build}", "index_build": other}
+        assert suggestion(found) == {"build": build}
     # The default index's own 2.1.2 is for CUDA 12.1.
     found = errors(stack(pytorch={"torch": "2.1.2", "index": "default"}), "torch-cuda")
     assert reason(found) == {"version": "2.1.2", "build": "cu121", "needed": "12", "cuda": "11.8"}
@@ -514,6 +555,24 @@ def test_refused_tensorrt_names_one_that_fits() -> None:
     # a release that has a file for CUDA 11.8 too
     found_here = errors(with_tensorrt("10.3.0.26", "12.5"))
     assert (reason(found_here)["name"], suggestion(found_here)["name"]) == ("10.3.0", "8.6.1")
+
+
+@pytest.mark.parametrize(("short", "found"), [("8.6.1", "8.6.1.6"), ("8.5", ""), ("8.6.1.", "")])
+def test_short_version_of_tensorrt_names_one_release(short: str, found: str) -> None:
+    release = tensorrt._find_release(short, CATALOG)
+    assert (release.version if release else "") == found
+
+
+def test_tensorrt_8_needs_its_cudnn() -> None:
+    for version, fitting in (("8.6.1.6", ["8.9"]), ("10.3.0.26", ["", "7.6", "8.9", "9.1"])):
+        release = CATALOG.tensorrt[version]
+        fits = [c for c in ("", "7.6", "8.9", "9.1") if tensorrt.cudnn_fits(release, c)]
+        assert fits == fitting
+
+
+def test_releases_for_a_stack_are_newest_first() -> None:
+    found = tensorrt.releases_for("11.8", "8.9", "3.10", CATALOG, confirmed=True)
+    assert [r.version for r in found][:2] == ["8.6.1.6", "8.6.0.12"]
 
 
 def test_tensorrt_10_for_cuda_11_warns() -> None:
@@ -801,7 +860,7 @@ def test_opencv_against_numpy(opencv: str, packages: list[str], warns: bool) -> 
     assert bool(found) == warns, found
     if found:
         assert reason(found) == {"numpy": "2", "version": opencv}
-        assert suggestion(found) == {"first": "numpy==1.26.4", "second": "OpenCV 4.10.0"}
+        assert suggestion(found) == {"first": "numpy<2", "second": "OpenCV 4.10.0"}
 
 
 def test_opencv_with_unconfirmed_cuda_warns() -> None:
@@ -835,6 +894,26 @@ def test_driver_against_cuda(cuda: str, driver: str, severity: str) -> None:
     preset = parse(on(cuda, stack(tensorrt=None, pytorch=None, opencv=None)))
     found = check_driver(preset, driver, CATALOG)
     assert [f.severity for f in found] == ([severity] if severity else []), found
+
+
+@pytest.mark.parametrize(
+    ("driver", "full", "verdict"),
+    [
+        ("525.60.12", "550.54.14", TOO_OLD),
+        ("525.60.13", "550.54.14", LIMITED),
+        ("550.54.13", "550.54.14", LIMITED),
+        ("550.54.14", "550.54.14", ENOUGH),
+        ("525.60.13", "", ENOUGH),
+    ],
+)
+def test_driver_of_exactly_the_needed_version_runs(driver: str, full: str, verdict: str) -> None:
+    need = DriverNeed(cuda="12.4", for_cuda="525.60.13", full=full, headers="12", for_headers="530")
+    assert need.verdict(driver) == verdict
+    assert (need.lowest, need.reason) == ("530", "CUDA 12.4: 525.60.13, nv-codec-headers 12: 530")
+    assert [need.runs_encoders(d) for d in ("529", "530", "531")] == [False, True, True]
+    unknown = DriverNeed(full=full, headers="12", for_headers="530")
+    assert (unknown.verdict(driver), unknown.lowest) == (UNKNOWN, "")
+    assert unknown.reason == "nv-codec-headers 12: 530"
 
 
 def test_old_driver_gets_newest_usable_cuda() -> None:

@@ -15,9 +15,10 @@ from gapforge.base.errors import EngineError, TargetError, VerifyError
 from gapforge.base.files import sha256_bytes
 from gapforge.engine.docker_load_archive import write_image
 from gapforge.engine.docker_save_archive import open_archive
-from gapforge.engine.image_parts import OCI_INDEX, ImageParts
+from gapforge.engine.image_parts import ImageParts
 from gapforge.engine.oci_layout import read_layout
 from gapforge.model.lock import LockedImage
+from gapforge.model.names import OCI_INDEX
 from raised import assert_error, values_of
 from tiny_image import make_archive, make_layout
 

@@ -87,12 +87,19 @@ def test_packages_of_the_preset_come_first_and_count_with_a_version_and_an_archi
 
 def test_derived_packages_are_part_of_the_state_only_if_the_preset_does_not_name_them() -> None:
     full = [package.name for package in made().builder_packages]
-    named, unnamed = made(apt={"builder": full}), made(apt={"builder": full[:-1]})
+    python = ["python3.11=3.11.2-6"]  # counts as the package that the component python names
+    named = made(apt={"builder": full, "runtime": python})
+    unnamed = made(apt={"builder": full[:-1], "runtime": python})
+    assert (named.debs("runtime"), made(apt={"builder": full}).debs("runtime")) == (
+        ("python3.11=3.11.2-6",),
+        ("python3.11",),
+    )
+    assert len({p.sha256 for p in (named, unnamed, made(apt={"builder": full}), made())}) == 4
     unknown = presets.parse(dict(named.raw), None)
     assert named.sha256 == unknown.sha256  # locks of presets with full lists stay valid
     assert unnamed.sha256 != presets.parse(dict(unnamed.raw), None).sha256
     debs = [item.name for item in list_to_resolve(unnamed, None) if item.kind == "deb"]
-    assert set(debs) == set(full)
+    assert set(debs) == {*full, *python}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from gapforge.base.errors import (
 )
 from gapforge.base.files import MARKER, exclusive, mark_folder, sha256_bytes, sha256_file
 from gapforge.base.project import Project
+from gapforge.base.sudo_caller import Caller
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
 from gapforge.bundle.repository_files import MANIFEST, render_manifest
 from gapforge.cli import main as cli
@@ -54,6 +56,7 @@ stub = json.loads((here / "stub.json").read_text())
 preset, kind = sys.argv[sys.argv.index("--preset") + 1], sys.argv[sys.argv.index("--type") + 1]
 files = sorted(str(p.relative_to(here)) for p in here.rglob("*") if "src" not in p.parts)
 seen = {"argv": sys.argv, "env": dict(os.environ), "cwd": os.getcwd(), "files": files}
+seen["user"] = os.getuid()
 pathlib.Path(stub["seen"]).write_text(json.dumps(seen))
 if stub["code"]:
     print(stub["text"], file=sys.stderr)
@@ -85,6 +88,9 @@ report = {
 }
 (folder / "report.json").write_text(json.dumps({**report, **stub["report"]}))
 """
+
+
+USER = 12345  # a number without a name, as in a container
 
 
 class Office:
@@ -154,8 +160,19 @@ class Office:
 
 
 @pytest.fixture
-def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
-    made = Office(tmp_path, sender(tmp_path))
+def office(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Office]:
+    if getattr(request, "param", None) != "for all users":
+        yield _office(tmp_path, monkeypatch)
+        return
+    with tempfile.TemporaryDirectory() as name:  # other users cannot enter pytest's folder
+        Path(name).chmod(0o755)
+        yield _office(Path(name), monkeypatch)
+
+
+def _office(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
+    made = Office(folder, sender(folder))
     monkeypatch.setenv("GAPFORGE_ROOT", str(made.root))
     state = private_daemon_state.State(
         pid=1, started=1, boot="", socket="/run/fake.sock", offline=True, version="20.10.24"
@@ -166,7 +183,7 @@ def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
     monkeypatch.setattr(run_gapforge, "can_leave_network", lambda: False)
     monkeypatch.setattr(rehearsal, "can_leave_network", lambda: False)
     monkeypatch.setattr(
-        rehearsal, "site_python", lambda: run_gapforge.Python(sys.executable, "3.10.99")
+        rehearsal, "site_python", lambda user: run_gapforge.Python(sys.executable, "3.10.99")
     )
     return made
 
@@ -975,14 +992,32 @@ def test_project_without_gapforge_is_refused(office: Office) -> None:
     assert "checkout" in office.not_ready(2, "place")["next"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
-def test_sudo_files_belong_to_caller(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SUDO_UID", "12345")
-    monkeypatch.setenv("SUDO_GID", "12345")
-    os.chown(office.root, 12345, 12345)
-    assert office.rehearse() == 0
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None, reason="becoming another user needs root"
+)
+@pytest.mark.parametrize("office", ["for all users"], indirect=True)
+@pytest.mark.parametrize("bundle", [True, False])
+def test_sudo_runs_commands_of_site_as_caller(
+    office: Office, monkeypatch: pytest.MonkeyPatch, bundle: bool
+) -> None:
+    monkeypatch.setenv("SUDO_UID", str(USER))
+    monkeypatch.setenv("SUDO_GID", str(USER))
+    for folder in (office.folder, office.root):
+        os.chown(folder, USER, USER)
+    # Another user may not reach a Python below the home of root.
+    pythons = [os.path.realpath(sys.executable), "/usr/bin/python3"]
+    who = Caller(USER, USER).prefix()
+    python = next(p for p in pythons if subprocess.run([*who, p, "-c", ""]).returncode == 0)
+    monkeypatch.setattr(rehearsal, "site_python", lambda user: Python(python, "3.10.99"))
+    if bundle:
+        office.pack()
+    office.build(error=BuildError("no"))
+    assert (office.from_stick() if bundle else office.rehearse()) == BuildError.exit_code
+    assert office.not_ready(BuildError.exit_code, "build runtime")["message"] == "no"
+    assert office.seen["env"]["HOME"] == str(office.site.root) and office.seen["user"] == USER
+    assert office.record()["user"] == USER
     made = [office.root / "dist", office.dist, *office.dist.iterdir(), office.project.state]
-    assert {path.stat().st_uid for path in made} == {12345}
+    assert {path.stat().st_uid for path in made} == {USER}
     assert (office.root / "src/gapforge/__main__.py").stat().st_uid == 0
 
 
@@ -1212,16 +1247,23 @@ def test_site_python_version_is_preferred(
         assert found.path == sys.executable
 
 
-@pytest.mark.parametrize("offline", [True, False])
-def test_programs_run_without_network_if_possible(
-    office: Office, monkeypatch: pytest.MonkeyPatch, offline: bool
+@pytest.mark.parametrize(
+    ("offline", "user"), [(True, None), (False, None), (True, Caller(USER, USER + 1))]
+)
+def test_programs_run_without_network_and_root_if_possible(
+    office: Office, monkeypatch: pytest.MonkeyPatch, offline: bool, user: Caller | None
 ) -> None:
     started: list[list[str]] = []
+    homes, given = set(), []
 
-    def stream(argv: list[str], on_line: object, **_: object) -> int:
+    def stream(argv: list[str], on_line: object, env: dict[str, str | None], **_: object) -> int:
         started.append(argv)
+        homes.add((env["HOME"], env["XDG_RUNTIME_DIR"]))
         return 0
 
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/0")
+    monkeypatch.setattr(simulated_site, "user_of_site", lambda project: user)
+    monkeypatch.setattr(simulated_site, "give_site", lambda *arguments: given.append(arguments))
     monkeypatch.setattr(rehearsal, "can_leave_network", lambda: offline)
     monkeypatch.setattr(run_gapforge.process, "stream", stream)
     office.pack()
@@ -1233,6 +1275,14 @@ def test_programs_run_without_network_if_possible(
         (office.site.root / "build.py", "--preset"),
     ]
     apart = ["unshare", "--net"] if offline else []
+    if user is not None:
+        apart += ["setpriv", f"--reuid={USER}", f"--regid={USER + 1}", "--clear-groups", "--"]
+        assert homes == {(str(office.site.root), None)}
+        assert given == [(office.project, office.site, user)] * 3
+        assert office.record()["user"] == USER
+    else:
+        assert homes == {(os.environ["HOME"], "/run/user/0")} and given == []
+        assert office.record()["user"] == 0
     assert [argv[: len(apart) + 6] for argv in started] == [
         [*apart, sys.executable, "-I", "-S", "-u", str(program), word] for program, word in programs
     ]

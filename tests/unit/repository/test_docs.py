@@ -7,6 +7,7 @@ import importlib
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -18,15 +19,16 @@ import doc_samples
 from gapforge.base.errors import ERROR_CLASSES
 from gapforge.base.progress import human_bytes
 from gapforge.cli import environment_defaults
+from gapforge.cli import main as cli
 from gapforge.cli.main import VERBS
 from gapforge.model import component
 from gapforge.model import lock as locks
 from gapforge.model.preset_shape import preset_shape
-from page_blocks import blocks
+from page_blocks import add_to, blocks
 from samples import ROOT
 
 EXIT_CODES = ("docs/when-something-is-wrong.md", "docs/when-something-is-wrong.en.md")
-RUN = ("docs/carry-guide.md", "docs/at-the-site.md", "docs/dev-image.md")
+RUN = ("docs/carry-guide.md", "docs/at-the-site.md", "docs/dev-image.md", "docs/own-application.md")
 HANGUL = ("docs/glossary.en.md", "CONTRIBUTING.en.md")  # Korean terms and particles
 LAUNCHERS = {
     "./gapforge": "",
@@ -300,6 +302,32 @@ def test_both_languages_have_the_same_blocks(korean: str) -> None:
         for path in (korean, TWINS[korean])
     )
     assert first == second
+
+
+def test_presets_of_the_application_page_are_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the page writes and adds passes its ``check``; tests/heavy/pages builds it."""
+    for folder in ("presets", "catalog", "components"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copy(ROOT / "Dockerfile", tmp_path)
+    for name, file in (("gmic", "CMakeLists.txt"), ("unpaper", "meson.build")):
+        (tmp_path / "apps" / name).mkdir(parents=True)
+        (tmp_path / "apps" / name / file).touch()
+    monkeypatch.setenv("GAPFORGE_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    ran = []
+    for block in blocks("docs/own-application.md"):
+        if block.file:
+            add_to(tmp_path / block.file, block.text)
+            continue
+        for line in block.text.splitlines():
+            program, _, arguments = line.partition(" ")
+            verb = arguments.partition(" ")[0]
+            if program == "./gapforge" and verb in ("new", "check", "show"):
+                assert cli.main(shlex.split(arguments)) == 0, line
+                ran.append(verb)
+    assert ran.count("new") == ran.count("check") - 1 == 2
 
 
 @pytest.mark.parametrize("path", ["docs/samples/README.md", "docs/samples/README.en.md"])

@@ -43,7 +43,7 @@ from gapforge.bundle.volume_format import Damaged, Part, compact_json
 from gapforge.bundle.volume_plan import make_plan
 from gapforge.engine import oci_layout as engine_layout
 from gapforge.image import gapforgeignore
-from gapforge.model import catalog, component, debian_control, env_file
+from gapforge.model import catalog, component, debian_control, env_file, names
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.store import sha256sums, unfinished_imports
@@ -130,9 +130,7 @@ def _manifest(read: Callable[[Path], object]) -> Callable[[Path], object]:
         blobs.mkdir(parents=True, exist_ok=True)
         (blobs / sha256_bytes(data)).write_bytes(data)
         (blobs / sha256_bytes(CONFIG)).write_bytes(CONFIG)
-        manifest = oci_layout.Blob(
-            oci_layout.MANIFEST_TYPE, f"sha256:{sha256_bytes(data)}", len(data)
-        )
+        manifest = oci_layout.Blob(names.OCI_MANIFEST, f"sha256:{sha256_bytes(data)}", len(data))
         oci_layout.write_layout(path.parent, manifest)
         return read(path.parent)
 
@@ -146,9 +144,9 @@ CONFIG = (
 MANIFEST = compact_json(
     {
         "schemaVersion": 2,
-        "mediaType": oci_layout.MANIFEST_TYPE,
+        "mediaType": names.OCI_MANIFEST,
         "config": {
-            "mediaType": oci_layout.CONFIG_TYPE,
+            "mediaType": names.OCI_CONFIG,
             "digest": f"sha256:{sha256_bytes(CONFIG)}",
             "size": len(CONFIG),
         },
@@ -160,7 +158,7 @@ OCI_INDEX = compact_json(
         "schemaVersion": 2,
         "manifests": [
             {
-                "mediaType": oci_layout.MANIFEST_TYPE,
+                "mediaType": names.OCI_MANIFEST,
                 "digest": DIGEST,
                 "size": 7,
                 "platform": {"os": "linux", "architecture": "amd64"},

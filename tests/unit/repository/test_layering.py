@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from gapforge.base.project import LEAST_PYTHON
+from places import git_files
+
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "src" / "gapforge"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -33,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tools": {"base", "model", "compat"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
-LEAST_PYTHON = (3, 10)
+
 # Modules outside gapforge.cli that may print, each with its reason.
 PRINTERS = {"base/progress.py": "is the progress line"}
 
@@ -313,13 +316,7 @@ _PLACES = [
 
 def repository_files() -> list[Path]:
     """Return the tracked and untracked files of git, or all files outside of known folders."""
-    listed = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        capture_output=True,
-        check=False,
-    )
-    if listed.returncode == 0:
-        names = [name for name in listed.stdout.decode().split("\0") if name]
+    if (names := git_files()) is not None:
         return [ROOT / name for name in names if (ROOT / name).is_file()]
     skipped = {"artifacts", "dist", ".gapforge", ".git"}
     return [

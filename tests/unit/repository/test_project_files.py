@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -41,6 +42,14 @@ def twin(page: Path) -> Path:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_expected_file_has_content(name: str) -> None:
     assert text(name).strip()
+
+
+def test_kept_mutants_are_of_lines_that_exist() -> None:
+    """A reason for a change that no test notices ends with the line that it changes."""
+    for kept in json.loads(text("tests/kept_mutants.json")):
+        assert kept.keys() == {"module", "line", "becomes", "reason"} and kept["reason"].strip()
+        lines = " ".join(text(f"src/gapforge/{kept['module']}.py").split())
+        assert kept["line"] in lines, kept
 
 
 @pytest.mark.parametrize("name", ["CHANGELOG.md", "CHANGELOG.en.md"])

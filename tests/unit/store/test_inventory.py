@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from conftest import PRESET
 from fabric import FILES
 from gapforge import __version__
-from gapforge.base.errors import GapforgeError, UsageError, VerifyError
+from gapforge.base.errors import UsageError, VerifyError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
 from gapforge.cli import main as cli
@@ -229,9 +229,14 @@ def test_invalid_inventory_values_are_refused() -> None:
 
 def test_special_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for file in (tmp_path, tmp_path / "pipe", tmp_path / "missing"):
-        with pytest.raises(GapforgeError):
+    for file, kind in (
+        (tmp_path, VerifyError),
+        (tmp_path / "pipe", VerifyError),
+        (tmp_path / "missing", UsageError),
+    ):
+        with pytest.raises(kind) as caught:
             Inventory.read(file)
+        assert_error(caught.value, kind, file=str(file))
 
 
 def test_ten_thousand_objects_fit_into_mail() -> None:

@@ -7,9 +7,13 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -152,6 +156,35 @@ def test_read_error_is_a_fault(project: Project, monkeypatch: pytest.MonkeyPatch
     report = check(project)
     assert found(report) == {("unreadable", SOURCE)}
     assert "Input/output error" in report.faults[0].actual
+
+
+def test_what_cannot_be_examined_is_a_fault(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Entry:
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self.entry = entry.name, entry
+
+        def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+            if self.name == Path(WHEEL).name:
+                raise OSError(5, "Input/output error")
+            return self.entry.stat(follow_symlinks=follow_symlinks)
+
+    real = os.scandir
+
+    @contextmanager
+    def scandir(folder: Path) -> Iterator[list[Entry]]:
+        if folder.name == "debs":
+            raise OSError(5, "Input/output error")
+        with real(folder) as entries:
+            yield [Entry(entry) for entry in entries]
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    debs = {path for path in FILES if path.startswith("debs/")}
+    (project.artifacts_of(PRESET) / WHEEL).with_name("zzz").write_bytes(b"")
+    expected = {("unreadable", WHEEL), ("unreadable", "debs")}
+    expected |= {("extra", f"{Path(WHEEL).parent}/zzz"), *(("missing", path) for path in debs)}
+    assert found(check(project)) == expected
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -304,19 +337,30 @@ def test_interruption_stops_hashing_at_once(
     """Ctrl-C during a file of many gigabytes must not wait for its end."""
     import gapforge.store.hash_files as module
 
+    started: list[int] = []
+
     def endless(file: io.FileIO, on_bytes: object = None) -> str:
+        started.append(file.fileno())
         while True:
             on_bytes(1)  # type: ignore[operator]
             time.sleep(0.001)
 
     class Impatient(Progress):
+        once = threading.Lock()
+
         def add(self, count: int, detail: str = "") -> None:
-            if time.monotonic() - self.start > 0.2:
-                raise KeyboardInterrupt
+            if len(started) == 2 and self.once.acquire(blocking=False):
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "sha256_open", endless)
-    with pytest.raises(KeyboardInterrupt):  # that it ends is all: the files do not
-        check(project, progress=Impatient("verify", quiet=True), jobs=2)
+    # A shell's background job ignores this signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):  # the files do not end
+            check(project, progress=Impatient("verify", quiet=True), jobs=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(started) == 2
 
 
 def gapforge(root: Path, project: Project, *words: str) -> subprocess.CompletedProcess[str]:

@@ -621,8 +621,9 @@ def test_what_programs_can_link_to_is_locked_for_the_runtime(tmp_path: Path) -> 
     assert libraries == {"liba1": "2", "libb1": "1", **in_base}
     base = make_base(tmp_path / "runtime", {}, installed("libold1=2", "libsame1=1"))
     with AptResolver(base, sources, tmp_path / "w", NETWORK) as root:
-        debs = root.with_libraries(["app"], libraries)
-        assert root.with_libraries(["app"], {}) == root.closure(["app"])
+        debs, absent = root.with_libraries(["app"], libraries)
+        assert root.with_libraries(["app"], {}) == (root.closure(["app"]), [])
+    assert absent == ["libgone1", "librival1"]
     assert [f"{d.package} {d.version}" for d in debs] == [
         *("app 1", "liba-data 2", "liba1 2", "libb1 1", "libold1 3", "libpin1 1")
     ]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
+import samples
 from gapforge.base.errors import FetchError, UsageError
-from gapforge.sync import pip_settings
+from gapforge.sync import apt_errors, download, pip_settings, registry_images, uv_errors
 from gapforge.sync.network import Network
 from raised import values_of
 
@@ -258,3 +261,69 @@ def test_mirror_of_a_host_is_not_that_of_a_longer_name() -> None:
     assert mapped.url("https://host.evil/x") == "https://host.evil/x"
     assert mapped.url("https://host:8443/x") == "https://host:8443/x"
     assert mapped.url("https://host/x") == "https://m/x"
+
+
+# What the programs print about the same two certificates, and about one that nobody trusts.
+REFUSED = {
+    "curl": (
+        "curl: (60) SSL certificate problem: certificate has expired",
+        "curl: (60) SSL certificate problem: certificate is not yet valid",
+        "curl: (60) SSL certificate problem: unable to get local issuer certificate",
+    ),
+    "skopeo": (
+        'time="2020-01-01T00:00:00Z" level=fatal msg="Error parsing image name: pinging container '
+        "registry localhost:1: x509: certificate has expired or is not yet valid: current time "
+        '2020-01-01T00:00:00Z is before 2024-01-01T00:00:00Z"',
+        'time="2020-01-01T00:00:00Z" level=fatal msg="x509: certificate has expired or is not yet '
+        'valid: current time 2026-01-01T00:00:00Z is after 2020-02-01T00:00:00Z"',
+        'time="2020-01-01T00:00:00Z" level=fatal msg="x509: certificate signed by unknown '
+        'authority"',
+    ),
+    "uv": (
+        "error: Failed to fetch: https://localhost/simple/six/\n  cause: error sending request\n"
+        "  cause: invalid peer certificate: certificate expired: verification time 1795887304",
+        "error: Failed to fetch: https://localhost/simple/six/\n  cause: error sending request\n"
+        "  cause: invalid peer certificate: certificate not valid yet: verification time 17",
+        "error: Failed to fetch: https://localhost/simple/six/\n  cause: error sending request\n"
+        "  cause: invalid peer certificate: UnknownIssuer",
+    ),
+    "apt": (
+        "E: Failed to fetch https://x/InRelease  Certificate verification failed: The certificate "
+        "is NOT trusted. The certificate chain uses expired certificate.",
+        "E: Failed to fetch https://x/InRelease  Certificate verification failed: The certificate "
+        "is NOT trusted. The certificate chain uses not yet valid certificate.",
+        "E: Failed to fetch https://x/InRelease  Certificate verification failed: The certificate "
+        "is NOT trusted. The certificate issuer is unknown.",
+    ),
+}
+
+
+@pytest.mark.parametrize("program", REFUSED)
+def test_refused_certificate_names_the_clock(program: str) -> None:
+    asked = uv_errors.Asked(
+        preset=samples.preset(), python="3.11", torch_index="", nearest=lambda _name, _version: ()
+    )
+    hints: list[str] = []
+    for output in REFUSED[program]:
+        if program == "curl":
+            hints.append(str_of(download._with_advice(output, 60)))
+        elif program == "skopeo":
+            hints.append(registry_images._failure("localhost/x:1", output, Network()).hint)
+        elif program == "uv":
+            hints.append(uv_errors.failure(output, asked).hint)
+        else:
+            hints.append(apt_errors.update_failure(output).hint)
+    expired, too_early, unknown = map(values_of, hints)
+    for found in (expired, too_early):
+        assert abs(time.time() - _seconds(str(found["now"]))) < 120
+    assert "now" not in unknown
+
+
+def str_of(message: str) -> str:
+    advice = values_of(message)["advice"]
+    assert isinstance(advice, str)
+    return advice
+
+
+def _seconds(shown: str) -> float:
+    return datetime.strptime(f"{shown} +0000", "%Y-%m-%d %H:%M UTC %z").timestamp()

@@ -28,6 +28,7 @@ from gapforge.base.errors import (
     ToolError,
 )
 from gapforge.base.progress import Progress
+from gapforge.model import names
 from gapforge.model.preset import BaseImage
 from gapforge.model.unresolved_item import LOGIN_REQUIRED, NO_ANSWER, Reason
 from gapforge.sync import base_image_facts, mmdebstrap_base, oci_layout
@@ -89,7 +90,7 @@ def make(
     packing: str = "plain",
     env: Sequence[str] = (),
     architecture: str = "amd64",
-    media: str = oci_layout.LAYER_TYPE,
+    media: str = names.OCI_LAYER,
 ) -> Path:
     layers, diff_ids = [], []
     for tree in trees:
@@ -103,15 +104,15 @@ def make(
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     }
     (folder / "blobs/sha256").mkdir(parents=True, exist_ok=True)
-    digest = oci_layout.add_blob(folder, json.dumps(config).encode(), oci_layout.CONFIG_TYPE)
+    digest = oci_layout.add_blob(folder, json.dumps(config).encode(), names.OCI_CONFIG)
     manifest = {
         "schemaVersion": 2,
-        "mediaType": oci_layout.MANIFEST_TYPE,
+        "mediaType": names.OCI_MANIFEST,
         "config": digest.to_json(),
         "layers": [layer.to_json() for layer in layers],
     }
     oci_layout.write_layout(
-        folder, oci_layout.add_blob(folder, json.dumps(manifest).encode(), oci_layout.MANIFEST_TYPE)
+        folder, oci_layout.add_blob(folder, json.dumps(manifest).encode(), names.OCI_MANIFEST)
     )
     return folder
 
@@ -134,7 +135,7 @@ def test_layers_of_every_compression(tmp_path: Path, packing: str) -> None:
 
 
 def test_first_bytes_decide_compression(tmp_path: Path) -> None:
-    folder = make(tmp_path, [{"etc/os-release": b"ID=x\n"}], media=oci_layout.LAYER_TYPE + "+gzip")
+    folder = make(tmp_path, [{"etc/os-release": b"ID=x\n"}], media=names.OCI_LAYER + "+gzip")
     assert files_of(folder).text("etc/os-release") == "ID=x\n"
 
 

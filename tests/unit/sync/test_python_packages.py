@@ -403,10 +403,14 @@ def test_login_of_an_index_is_in_no_argument_and_no_file_for_others(
 def test_login_of_the_index_of_uv_is_hidden_and_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: Preset, variable: str
 ) -> None:
-    fake_uv(tmp_path, monkeypatch, "echo 'error: hunter2canary and m1rrorcanary' >&2; exit 2")
+    said = "hunter2canary, m1rrorcanary, namedcanary, pr0xycanary"
+    fake_uv(tmp_path, monkeypatch, f"echo 'error: {said}' >&2; exit 2")
+    monkeypatch.setenv("UV_INDEX_INTERNAL_PASSWORD", "namedcanary")
+    proxies = (("https_proxy", "http://user:pr0xycanary@proxy.example:3128"),)
     monkeypatch.delenv("UV_DEFAULT_INDEX", raising=False)
     monkeypatch.setenv(variable, "https://user:hunter2canary@mirror.example/simple")
-    network = Network(url_mirrors=(("https://torch/", "https://user:m1rrorcanary@mirror/"),))
+    mirrors = (("https://torch/", "https://user:m1rrorcanary@mirror/"),)
+    network = Network(url_mirrors=mirrors, proxies=proxies)
     resolver = Resolver(project=Project(tmp_path, tmp_path), network=network, workdir=tmp_path)
     with pytest.raises(ResolveError) as error:
         resolver.install_tool(preset)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bundles import RUN_ENV
-from gapforge.base.errors import GapforgeError, ToolError, TrustError, UsageError
+from gapforge.base.errors import ToolError, TrustError, UsageError
 from gapforge.trust import ssh_signatures
 from gapforge.trust.ssh_signatures import (
     BUNDLE,
@@ -357,8 +357,9 @@ def test_unusable_keys_are_refused(keys: Path, tmp_path: Path) -> None:
     text = (keys / "ed25519").read_text().splitlines()
     damaged.write_text("\n".join([*text[:-2], text[-1]]) + "\n")
     damaged.chmod(0o600)
-    with pytest.raises(GapforgeError):
+    with pytest.raises(TrustError) as damage:
         ssh_signatures.sign(signing_key(damaged), LOCK, [DATA])
+    assert_error(damage.value, TrustError, file=damaged)
 
 
 def test_wrong_pub_file_beside_private_key(keys: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from bundles import PRESET, RUN_ENV, hashes, sender, site_at
+from gapforge.base import sudo_caller
 from gapforge.base.errors import BusyError, TrustError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
@@ -1131,6 +1132,7 @@ def test_trust_verb_adds_lists_removes(tmp_path: Path) -> None:
     said = machine.refused("trust", "add", pub(two), "--name", "one@example", code=2)
     assert fingerprint(one) in said and fingerprint(two) in said and "one@example-2" in said
     machine.ok("trust", "add", pub(two).read_text().strip(), "--name", "one@example-2")
+    machine.refused("trust", "add", pub(one), "--name", "one@example-2", code=2)
     listed = machine.json("trust", "list")["signers"]
     assert [(s["name"], s["fingerprint"]) for s in listed] == [
         ("one@example", fingerprint(one)),
@@ -1439,7 +1441,7 @@ def test_sudo_without_signers_list_is_refused(
     monkeypatch.setenv("HOME", str(tmp_path / "root"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(
-        trusted_signers.pwd, "getpwuid", lambda _: SimpleNamespace(pw_dir=str(tmp_path / "user"))
+        sudo_caller.pwd, "getpwuid", lambda _: SimpleNamespace(pw_dir=str(tmp_path / "user"))
     )
     for number in ("", "x", "1000"):
         monkeypatch.setenv("SUDO_UID", number)
@@ -1511,13 +1513,14 @@ def test_damaged_list_names_every_line(tmp_path: Path) -> None:
     ]
 
 
-def unsigned_lock_error(folder: Path) -> TrustError:
+def unsigned_lock_error(folder: Path, count: int = 1) -> TrustError:
     project = site_at(folder / "site")
     key = ssh_signatures.read_public(pub(make_key(folder, "k")))
     artifacts = project.artifacts_of(PRESET)
-    artifacts.mkdir(parents=True)
+    artifacts.mkdir(parents=True, exist_ok=True)
     (artifacts / "lock.json").write_text("{}")
-    signers = trusted_signers.Signers(folder / "list", (trusted_signers.Signer("a", key),))
+    people = tuple(trusted_signers.Signer(f"s{number}", key) for number in range(count))
+    signers = trusted_signers.Signers(folder / "list", people)
     with pytest.raises(TrustError) as caught:
         trusted_signers.check_lock(project, artifacts, PRESET, signers)
     return caught.value
@@ -1527,6 +1530,21 @@ def test_unsigned_lock_names_missing_signature(tmp_path: Path) -> None:
     signature = tmp_path / "site/artifacts" / PRESET / "lock.json.sig"
     error = unsigned_lock_error(tmp_path)
     assert_error(error, TrustError, preset=PRESET, where=[str(signature)], hint={"preset": PRESET})
+
+
+@pytest.mark.parametrize(("count", "named"), [(1, 1), (4, 4), (5, 4)])
+def test_lock_of_a_stranger_names_trusted_signers(tmp_path: Path, count: int, named: int) -> None:
+    beside = tmp_path / "site/artifacts" / PRESET / "lock.json.sig"
+    beside.parent.mkdir(parents=True)
+    beside.write_bytes(
+        signature(make_key(tmp_path, "stranger"), ssh_signatures.LOCK, b"{}", tmp_path)
+    )
+    error = unsigned_lock_error(tmp_path, count)
+    lock = str(beside.with_name("lock.json"))
+    assert_error(error, TrustError, preset=PRESET, where=[lock], hint={"preset": PRESET})
+    expected = error.faults[0].expected
+    assert re.findall(r"\bs\d (?=\()", expected) == [f"s{number} " for number in range(named)]
+    assert expected.endswith(")") is (named == count), "whether there are others"
 
 
 def test_korean_error_of_unsigned_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

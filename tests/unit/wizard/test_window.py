@@ -18,6 +18,7 @@ import pytest
 
 from fabric import fabricate
 from gapforge.base.errors import EngineError
+from gapforge.base.project import Project
 from gapforge.base.text import width
 from gapforge.cli import build_prompts
 from gapforge.cli.build_prompts import wants_plain
@@ -318,6 +319,20 @@ def test_plain_prompts_where_a_window_does_not_work(
             return terminal
 
     assert wants_plain(environ, Stream(), Stream()) == plain
+
+
+def test_plain_prompts_on_request(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminals(io.StringIO):  # without a file descriptor, which a window needs
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    out = Terminals()
+    given = Choices(preset=PRACTICE, type="dev")
+    assert given == build_prompts.ask(
+        place, given, stdin=Terminals("\n"), stdout=out, plain=True, look=lambda name: ()
+    )
+    assert "\x1b" not in out.getvalue()
 
 
 def test_same_answers_in_a_window_and_plainly(facts: Facts) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from dataclasses import replace
@@ -14,6 +15,7 @@ from gapforge.base.errors import CompatibilityError, Interrupted
 from gapforge.base.project import Project
 from gapforge.base.text import width
 from gapforge.cli import build_prompts
+from gapforge.compat import tensorrt
 from gapforge.compat.driver import driver_need, usual_need
 from gapforge.compat.rules import check_preset
 from gapforge.doctor.diagnose import gpu_needs
@@ -30,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")
 REFERENCE = "ubuntu22.04-cuda11.8-torch2.1"
 PRACTICE = "debian12-cpu-quickstart"
+TENSORRT_PATH = "$.tensorrt.version"
 
 
 def talk(place: Project, typed: str, given: Choices | None = None) -> tuple[Choices, str]:
@@ -277,6 +280,34 @@ def test_lowest_driver_of_a_menu_is_the_one_of_the_preset_doctor_and_check(place
         assert need == gpu_needs(preset.parse(raw), CATALOG).driver
         assert need.lowest in item.note, item.value
     assert usual_need("11.8", CATALOG).lowest == "470.57.02"
+
+
+@pytest.mark.parametrize(
+    ("base", "python", "built_for", "version"),
+    [
+        ("12.6", "3.10", "12.6", "10.7.0.23"),  # 10.9 is newer, but built for 12.8
+        ("12.4", "3.10", "12.4", "10.1.0.27"),
+        ("12.8", "3.10", "12.8", "10.9.0.34"),
+        ("12.1", "3.10", "12.0", "8.6.1.6"),  # the nearest: none is built for 12.1
+        ("11.8", "3.10", "11.8", "8.6.1.6"),
+    ],
+)
+def test_nearest_tensorrt_is_the_default_and_what_check_suggests(
+    base: str, python: str, built_for: str, version: str, place: Project
+) -> None:
+    chosen = base_of(base)
+    (default,) = (o for o in choices.tensorrt_menu(chosen, python, CATALOG) if o.default)
+    assert (default.value, built_for in default.note) == (version, True)
+    best = tensorrt.best_fits(chosen.cuda, chosen.cudnn, python, CATALOG)
+    for release in best:
+        tar = tensorrt.tar_for(release, chosen.cuda)
+        assert tar is not None and tar.cuda == built_for and tar.sha256
+    # A TensorRT that is newer than every release: check names the same one.
+    template = compose_preset.template_for(chosen.builder, place, CATALOG)
+    raw = {**copy.deepcopy(dict(template.raw)), "cuda": chosen.cuda, "cudnn": chosen.cudnn}
+    raw["tensorrt"] = {"version": "99.0", "form": "tar", "python": True}
+    (found,) = (f for f in check_preset(preset.parse(raw), CATALOG) if f.path == TENSORRT_PATH)
+    assert values_of(found.suggestion)["name"] == version.rpartition(".")[0]
 
 
 def test_every_offer_makes_a_valid_preset(place: Project) -> None:

@@ -98,10 +98,10 @@ def run(args: argparse.Namespace, project: Project) -> int:
         warn(_("this is a practice preset; its image is not for delivery"))
     if args.dry_run:
         return _dry_run(args, project, inputs, options)
+    engine = detect.choose(args.engine or "", project=project)  # verifying may take minutes
     with preset_in_use(project, preset.name, changes=False):
         verify_artifacts(project, inputs, quiet=args.quiet)
         check_clock(project, inputs)
-        engine = detect.choose(args.engine or "", project=project)
         status = StatusLine(interval=PLAIN_INTERVAL, quiet=args.quiet)
         result = build(
             project,
@@ -138,7 +138,14 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
         not args.non_interactive and not args.json and sys.stdin.isatty() and sys.stdout.isatty()
     )
     if interactive and (given.preset is None or given == Choices(preset=given.preset)):
-        given = ask(project, given, stdin=sys.stdin, stdout=sys.stdout, flags=further_flags(args))
+        given = ask(
+            project,
+            given,
+            stdin=sys.stdin,
+            stdout=sys.stdout,
+            flags=further_flags(args),
+            plain=getattr(args, "plain", False),
+        )
         # A base image that the catalog knows is part of the preset made of the answers.
         args.base = given.base
     if given.preset is None:
