@@ -20,6 +20,7 @@ sys.path.insert(0, str(HERE))  # the helpers of the tests
 from fabric import fabricate  # noqa: E402 - needs the path above
 from gapforge.base.project import Project  # noqa: E402
 from gapforge.model import preset as presets  # noqa: E402
+from gapforge.wizard.facts import Facts, read_facts  # noqa: E402
 
 # The time of an example depends on how busy the machine is.
 settings.register_profile(
@@ -115,3 +116,16 @@ def project(tmp_path: Path, root: Path) -> Iterator[Project]:
     made = Project(here, here / "artifacts")
     fabricate(made, presets.find(made.presets, PRESET))
     yield made
+
+
+@pytest.fixture
+def place(project: Project, root: Path) -> Project:
+    """Return a project with the presets and catalog, and artifacts of the practice preset."""
+    shutil.copytree(root / "catalog", project.catalog, dirs_exist_ok=True)
+    return project
+
+
+@pytest.fixture
+def facts(place: Project) -> Facts:
+    """Return what that project has, on a machine without a problem."""
+    return read_facts(place, lambda name: ())

@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote
 
+from gapforge.base import console
 from gapforge.base.errors import ToolError
 from gapforge.base.files import system_text
 from gapforge.base.i18n import _
@@ -92,7 +94,7 @@ def run(
     another code than 0; that message ends with the last lines that the program printed.
     """
     with _exact(stdin) as file:
-        with _start_errors(argv):
+        with _start_errors(argv, redact):
             child = subprocess.Popen(
                 list(argv),
                 env=environment(env),
@@ -352,8 +354,11 @@ def failed(result: Result, redact: Iterable[str] = ()) -> ToolError:
 
 
 @contextmanager
-def _start_errors(argv: Sequence[str]) -> Iterator[None]:
-    """Raise ToolError if the block cannot start the program."""
+def _start_errors(argv: Sequence[str], redact: Iterable[str] = ()) -> Iterator[None]:
+    """Show the command with ``--verbose``, and raise ToolError if the block cannot start it."""
+    if console.verbose():
+        sys.stderr.write("+ " + hide(quoted(argv), redact) + "\n")
+        sys.stderr.flush()
     try:
         yield
     except FileNotFoundError:

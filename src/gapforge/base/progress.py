@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
 from typing import TextIO
 
+from gapforge.base import console
 from gapforge.base.i18n import _, pgettext
 from gapforge.base.text import pad, width
 
@@ -48,8 +48,8 @@ class StatusLine:
         self, *, interval: float = PLAIN_INTERVAL, out: TextIO | None = None, quiet: bool = False
     ) -> None:
         self.out = out if out is not None else sys.stderr
-        self.quiet = quiet
-        self.live = not quiet and self.out.isatty()
+        self.quiet = quiet or console.quiet()
+        self.live = not self.quiet and console.can_redraw(self.out)
         self.interval = LIVE_INTERVAL if self.live else interval
         self.shown = time.monotonic()
         self._guard = threading.RLock()
@@ -95,12 +95,8 @@ class StatusLine:
 
     def _columns(self) -> int:
         """Return how many columns a line may have without a second row."""
-        try:
-            columns = os.get_terminal_size(self.out.fileno()).columns - 1
-        except (OSError, ValueError):
-            return LIVE_COLUMNS
-        # A terminal whose size nobody has set has 0 columns.
-        return min(LIVE_COLUMNS, columns) if columns > 0 else LIVE_COLUMNS
+        columns = console.window(self.out)
+        return min(LIVE_COLUMNS, columns - 1) if columns and columns > 1 else LIVE_COLUMNS
 
 
 class Progress:

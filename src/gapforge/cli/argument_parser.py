@@ -9,6 +9,7 @@ from typing import Any
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _, language
 from gapforge.base.text import width, wrap
+from gapforge.model.schema import nearest
 
 # The texts of argparse in Python 3.10 to 3.14 that a user can meet, for the catalogue.
 _TEXTS = (
@@ -26,8 +27,6 @@ _TEXTS = (
     N_("expected %s arguments"),
     N_("ignored explicit argument %r"),
     N_("invalid %(type)s value: %(value)r"),
-    N_("invalid choice: %(value)r (choose from %(choices)s)"),
-    N_("invalid choice: %(value)r, maybe you meant %(suggestion)r? (choose from %(choices)s)"),
     N_("unknown parser %(parser_name)r (choices: %(choices)s)"),
     N_("ambiguous option: %(option)s could match %(matches)s"),
 )
@@ -80,6 +79,14 @@ class Parser(argparse.ArgumentParser):
         """Return the long flags of this command."""
         return [flag for flag in self._option_string_actions if flag.startswith("--")]
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Raise ArgumentError with the nearest choice unless ``value`` is one of the choices."""
+        if action.choices is None or value in action.choices:
+            return
+        choices = [str(choice) for choice in action.choices]
+        message = _('"{value}"; expected {choices}', value=value, choices=", ".join(choices))
+        raise argparse.ArgumentError(action, message + nearest(str(value), choices))
+
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raise UsageError."""
         if language() == "ko":
@@ -90,6 +97,31 @@ class Parser(argparse.ArgumentParser):
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the flag ``--json``."""
     parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
+
+
+def add_output_flags(parser: argparse.ArgumentParser, *, default: Any = False) -> None:
+    """Add the flags that every verb takes, before it or after it."""
+    add = parser.add_argument_group(_("output")).add_argument
+    add(
+        "-q",
+        "--quiet",
+        action="store_true",
+        default=default,
+        help=_("print results, warnings and errors, but no progress and no notes"),
+    )
+    add(
+        "-v",
+        "--verbose",
+        action="store_true",
+        default=default,
+        help=_("print every command that gapforge starts"),
+    )
+    add(
+        "--plain",
+        action="store_true",
+        default=default,
+        help=_("for screen readers: no colour, no redrawn lines, no columns"),
+    )
 
 
 def add_versions(parser: argparse.ArgumentParser) -> None:

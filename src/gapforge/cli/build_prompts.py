@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TextIO
 
+from gapforge.base import console
 from gapforge.base.errors import Interrupted
 from gapforge.base.i18n import _
 from gapforge.base.process import quoted
@@ -99,7 +100,7 @@ def ask(
 
 def wants_plain(environ: Mapping[str, str], stdin: TextIO, stdout: TextIO) -> bool:
     """Return whether to ask line by line: for pipes, simple terminals and screen readers."""
-    if environ.get("GAPFORGE_PLAIN", "").lower() not in ("", "0", "false", "no", "off"):
+    if console.plain():
         return True
     if environ.get("TERM", "dumb") in ("", "dumb", "unknown"):
         return True

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import _
+from gapforge.model.schema import nearest
 
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
@@ -54,7 +55,8 @@ def one_of(value: str | None, allowed: Sequence[str], flag: str, verb: str) -> N
                 variable=variable(flag),
                 value=value,
                 choices=", ".join(allowed),
-            ),
+            )
+            + nearest(value, allowed),
             hint=f"./gapforge {verb} --help",
         )
 

@@ -23,6 +23,9 @@ def overview(groups: Groups, summaries: Mapping[str, str]) -> str:
         lines += ["", _(title), *_rows([(verb, summaries[verb]) for verb in verbs])]
     options = [
         ("help VERB", _("show the arguments and examples of a verb (the same as VERB --help)")),
+        ("--quiet", _("print results, warnings and errors, but no progress and no notes")),
+        ("--verbose", _("print every command that gapforge starts")),
+        ("--plain", _("for screen readers: no colour, no redrawn lines, no columns")),
         ("--version", _("show the version and exit")),
     ]
     lines += ["", _("help"), *_rows(options)]
@@ -45,14 +48,14 @@ def epilog(text: str | None, examples: Sequence[str]) -> str:
 
 def _rows(rows: Sequence[tuple[str, str]]) -> list[str]:
     """Return names and their descriptions as two columns, or as blocks in a narrow window."""
-    columns, indent = _columns(), 12
+    columns, indent = _columns(), 14
     lines = []
     for name, text in rows:
         if columns < 60:
             lines += [f"  {name}", *(f"      {line}" for line in wrap(text, columns - 6))]
             continue
         first, *others = wrap(text, columns - indent)
-        lines.append(pad(f"  {name}", indent) + first if width(name) < 10 else f"  {name}\n{first}")
+        lines.append(pad(f"  {name}", indent) + first if width(name) < 12 else f"  {name}\n{first}")
         lines += [" " * indent + line for line in others]
     return lines
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import io
 import os
 import signal
@@ -14,33 +13,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from gapforge import __version__
+from gapforge.base import console
 from gapforge.base.errors import GapforgeError, InternalError, Interrupted, StorageError, UsageError
 from gapforge.base.files import full_disk, storage_error, write_text
-from gapforge.base.i18n import N_, _
+from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.sudo_caller import give_to_caller
-from gapforge.cli import help_text
-from gapforge.cli.argument_parser import Parser
+from gapforge.cli import environment_defaults, help_text, verb_parsers
 from gapforge.cli.output import print_error, print_json
+from gapforge.cli.verb_parsers import VERB_GROUPS, VERBS
 from gapforge.engine import private_daemon_state
 from gapforge.model.schema import nearest
-
-# In the order of use, by the place where they are used. Each is a module in gapforge.cli.verbs with
-# HELP, EXAMPLES, add_arguments(parser) and run(args, project), which returns the exit code. Only
-# the verb of the command line is imported.
-VERB_GROUPS = (
-    (N_("at the desk"), ("list", "new", "check", "sync", "outdated", "pack", "rehearse")),
-    (N_("on the way"), ("unpack", "trust", "inventory", "verify")),
-    (N_("at the site"), ("doctor", "plan", "build", "smoke", "engine")),
-    (N_("care"), ("gc", "generate")),
-)
-VERBS = tuple(verb for _title, verbs in VERB_GROUPS for verb in verbs)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one verb and return the exit code. Errors are printed here."""
     as_json = "--json" in argv
+    console.set_mode(plain="--plain" in argv)  # for errors of the command line
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are not UTF-8
     signal.signal(signal.SIGTERM, _terminate)
@@ -82,39 +71,26 @@ def _run(argv: Sequence[str]) -> int:
             _('there is no verb "{verb}"', verb=verb) + nearest(verb, VERBS),
             hint="./gapforge --help",
         )
-    modules = {
-        name: importlib.import_module(f"gapforge.cli.verbs.{name}")
-        for name in ([verb] if verb else VERBS)  # without a verb, help needs all
-    }
-    parser = Parser(prog="gapforge")
+    modules = verb_parsers.load([verb] if verb else VERBS)  # without a verb, help needs all
+    parser, parsers = verb_parsers.parsers_of(modules)
     if verb is None:
         parser.overview = help_text.overview(
             VERB_GROUPS, {name: _(module.HELP) for name, module in modules.items()}
         )
-    parser.add_argument(
-        "--version",
-        action="version",
-        version=f"gapforge {__version__}",
-        help=_("show the version and exit"),
-    )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
-    for name, module in modules.items():
-        sub = verbs.add_parser(name)
-        module.add_arguments(sub)
-        sub.description = help_text.paragraph(_(module.HELP))
-        sub.epilog = help_text.epilog(sub.epilog, module.EXAMPLES)
     args, unknown = parser.parse_known_args(words)
     if unknown:
-        at = verbs.choices[args.verb] if args.verb else parser
+        at = parsers[args.verb] if args.verb else parser
         flag = next((word for word in unknown if word.startswith("-")), "").partition("=")[0]
         raise UsageError(
             _("unrecognized arguments: {arguments}", arguments=" ".join(unknown))
-            + (nearest(flag, at.flags()) if flag else ""),
+            + (nearest(flag, at.flags(), prefix="--") if flag else ""),
             hint=f"./{at.prog} --help",
         )
     if args.verb is None:
         parser.print_help()
         return 0
+    environment_defaults.switch_default(args, "--quiet", "--verbose", "--plain")
+    console.set_mode(quiet=args.quiet, verbose=args.verbose, plain=args.plain)
     project = Project.find()
     try:
         result: int = modules[args.verb].run(args, project)

@@ -7,13 +7,15 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from gapforge.base import console
 from gapforge.base.errors import ERROR_FILE, GapforgeError
 from gapforge.base.i18n import _
 from gapforge.base.progress import human_bytes
-from gapforge.base.text import pad, printable, width
+from gapforge.base.text import pad, printable, width, wrap
 
 
 def print_json(document: Any, *, sort_keys: bool = False) -> None:
@@ -28,7 +30,13 @@ def say(line: str) -> None:
 
 def warn(text: str) -> None:
     """Print a warning on standard error."""
-    say(_("warning: ") + text)
+    say(console.coloured(_("warning: "), "yellow", sys.stderr) + text)
+
+
+def note(line: str) -> None:
+    """Print a line on standard error that ``--quiet`` leaves out."""
+    if not console.quiet():
+        say(line)
 
 
 def warn_unexpected(file: Path) -> None:
@@ -43,16 +51,127 @@ def warn_unexpected(file: Path) -> None:
 
 def print_error(error: GapforgeError) -> None:
     """Print ``error`` on standard error, and write the first one to the file that rehearse sets."""
-    print(error.render(), file=sys.stderr)
+    text, mark = error.render(), _("error: ")
+    print(
+        console.coloured(mark, "red", sys.stderr) + text.removeprefix(mark),
+        file=sys.stderr,
+        flush=True,
+    )
     if file := os.environ.get(ERROR_FILE):
         with suppress(OSError), open(file, "x", encoding="utf-8") as output:
             json.dump(error.to_json(), output)
 
 
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the rows as lines whose columns are aligned by terminal width."""
-    columns = [max(map(width, cells)) for cells in zip(*rows, strict=True)]
-    return ["  ".join(map(pad, row, columns)).rstrip() for row in rows]
+NARROW = 60  # a window with fewer columns shows the rows of a table as blocks
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    notes: Sequence[Sequence[str]] = (),
+    verdicts: Sequence[str] = (),
+) -> list[str]:
+    """Return rows under their head, in columns that fit the window of standard output.
+
+    Cells are wrapped between words. In a narrow window, or if the longest words do not fit, each
+    row is a block of lines instead, as with ``--plain``. ``notes`` has the lines that follow each
+    row, and ``verdicts`` "ok", "warn", "fail" or "" for each row, which colours its first cell.
+    """
+    rows = [list(row) for row in rows]
+    notes = notes or [()] * len(rows)
+    verdicts = verdicts or [""] * len(rows)
+    window = console.window()
+    columns = None if console.plain() else _columns([head, *rows], window)
+    if columns is None:
+        return _blocks(head, rows, notes, verdicts, window)
+    lines = _aligned(head, columns, "") if any(head) else []
+    for row, more, verdict in zip(rows, notes, verdicts, strict=True):
+        lines += _aligned(row, columns, verdict)
+        indent = " " * (columns[0] + 2 if columns[0] < 8 else 4)
+        for text in more:
+            lines += _indented(text, indent, window)
+    return lines
+
+
+def _columns(rows: Sequence[Sequence[str]], window: int | None) -> list[int] | None:
+    """Return the width of each column, or None if no table fits."""
+    widths = [max(map(width, cells)) for cells in zip(*rows, strict=True)]
+    if window is None:
+        return widths
+    least = [
+        max((width(word) for cell in cells for word in cell.split()), default=0)
+        for cells in zip(*rows, strict=True)
+    ]
+    room = window - 2 * (len(widths) - 1)
+    if window < NARROW or sum(least) > room:
+        return None
+    while sum(widths) > room:
+        # Narrow the widest column that can give a column.
+        widest = max(range(len(widths)), key=lambda i: (widths[i] > least[i], widths[i]))
+        widths[widest] -= 1
+    return widths
+
+
+def _aligned(row: Sequence[str], columns: Sequence[int], verdict: str) -> list[str]:
+    cells = [
+        wrap(cell, size) if width(cell) > size else [cell]
+        for cell, size in zip(row, columns, strict=True)
+    ]
+    lines = []
+    for parts in zip_longest(*cells, fillvalue=""):
+        padded = [pad(part, size) for part, size in zip(parts, columns, strict=True)]
+        if verdict:
+            padded[0] = console.coloured(padded[0], COLOURS[verdict], sys.stdout)
+        lines.append("  ".join(padded).rstrip())
+    return lines
+
+
+def _blocks(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[Sequence[str]],
+    verdicts: Sequence[str],
+    window: int | None,
+) -> list[str]:
+    """Return each row as its first cells and a line "head: cell" for each other cell."""
+    lines: list[str] = []
+    for row, more, verdict in zip(rows, notes, verdicts, strict=True):
+        titles = 2 if head and not head[0] else 1  # a first column without a head is a mark
+        title = " ".join(filter(None, row[:titles]))
+        first, *others = wrap(title, window) if window else [title]
+        if verdict:
+            first = console.coloured(first, COLOURS[verdict], sys.stdout)
+        lines += [first, *others]
+        for name, cell in zip(head[titles:], row[titles:], strict=True):
+            if cell and cell != "-":
+                lines += _indented(f"{name}: {cell}" if name else cell, "  ", window)
+        for text in more:
+            lines += _indented(text, "  ", window)
+    return lines
+
+
+def _indented(text: str, indent: str, window: int | None) -> list[str]:
+    lines = wrap(text, window - len(indent)) if window else [text]
+    return [indent + line for line in lines]
+
+
+def show(text: str) -> None:
+    """Print lines on standard output, wrapped between words to the window with their indent."""
+    window = console.window()
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())]
+        parts = [line]
+        if window is not None and width(line) > window:
+            first, *others = wrap(line, window - len(indent) - 2)
+            parts = [indent + first, *(f"{indent}  {other}" for other in others)]
+        print("\n".join(parts))
+
+
+def coloured_verdict(text: str, verdict: str) -> str:
+    """Return ``text`` in the colour of "ok", "warn" or "fail", for standard output."""
+    return console.coloured(text, COLOURS[verdict], sys.stdout)
 
 
 def copies_note(files: int, size: int) -> str:

@@ -87,13 +87,17 @@ def one_of(words: Sequence[str]) -> str:
     return _("one of: {shown}", shown=shown) if words else ""
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
+def nearest(word: str, known: Sequence[str], *, prefix: str = "") -> str:
     """Return a suggestion to append to a message about an unknown word, or "".
 
-    For example ``; did you mean "x"?``.
+    For example ``; did you mean "x"?``. ``prefix`` is what all words begin with, as "--" of flags,
+    and does not make them similar.
     """
-    match = [] if word in known else difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return _('; did you mean "{match}"?', match=match[0]) if match else ""
+    if word in known:
+        return ""
+    bare = [name.removeprefix(prefix) for name in known]
+    match = difflib.get_close_matches(word.removeprefix(prefix), bare, n=1, cutoff=0.6)
+    return _('; did you mean "{match}"?', match=prefix + match[0]) if match else ""
 
 
 @dataclass(frozen=True)

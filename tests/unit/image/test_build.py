@@ -19,7 +19,15 @@ import samples
 from conftest import PRESET
 from engine_fakes import Fake
 from fabric import write_lock
-from gapforge.base.errors import BusyError, LockError, SmokeError, TargetError, VerifyError
+from gapforge.base import console
+from gapforge.base.errors import (
+    BusyError,
+    EngineError,
+    LockError,
+    SmokeError,
+    TargetError,
+    VerifyError,
+)
 from gapforge.base.files import sha256_file
 from gapforge.base.progress import StatusLine
 from gapforge.base.project import Project
@@ -123,7 +131,12 @@ def test_clock_behind_the_sources_is_said_before_the_build(
     for name in ("components", "Dockerfile", "catalog"):
         (project.root / name).symlink_to(samples.ROOT / name)
     monkeypatch.setenv("GAPFORGE_ROOT", str(project.root))
-    monkeypatch.setenv("PATH", str(project.root))  # without an engine
+    monkeypatch.setattr(build_verb.detect, "choose", lambda name, project: None)
+
+    def no_engine(*words: object, **more: object) -> None:
+        raise EngineError("no engine")
+
+    monkeypatch.setattr(build_verb, "build", no_engine)
     monkeypatch.setattr(time, "time", lambda: released + 3600.0 - days * 86400)
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
@@ -281,7 +294,7 @@ def test_build_and_changes_of_its_artifacts_exclude_each_other(
     monkeypatch.setattr(build_verb, "verify_artifacts", lambda *words, quiet: None)
     parser = ArgumentParser()
     build_verb.add_arguments(parser)
-    words = ["--preset", PRESET, "--non-interactive", "--quiet"]
+    words = ["--preset", PRESET, "--non-interactive"]
     args = parser.parse_args(words, Namespace(verb="build"))
     with preset_in_use(project, PRESET, changes=True), pytest.raises(BusyError):
         build_verb.run(args, project)
@@ -307,7 +320,8 @@ def test_only_a_quiet_build_prints_no_progress(
     )
     parser = ArgumentParser()
     build_verb.add_arguments(parser)
-    words = ["--preset", PRESET, "--non-interactive", *(["--quiet"] if quiet else [])]
+    words = ["--preset", PRESET, "--non-interactive"]
+    monkeypatch.setattr(console, "_mode", console.Mode(quiet=quiet))
     assert build_verb.run(parser.parse_args(words, Namespace(verb="build")), project) == 0
     assert verified == [quiet]
     captured = capsys.readouterr()

@@ -176,7 +176,7 @@ def test_korean(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize(("columns", "longest"), [(40, 39), (0, progress.LIVE_COLUMNS)])
+@pytest.mark.parametrize(("columns", "longest"), [(40, 39), (0, 79)])
 def test_line_fits_the_terminal_and_comes_without_output(
     monkeypatch: pytest.MonkeyPatch, columns: int, longest: int
 ) -> None:

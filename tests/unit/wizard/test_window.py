@@ -307,8 +307,6 @@ def test_terminal_that_went_away_ends_the_input() -> None:
         ({"TERM": "xterm"}, False, True),
         ({"TERM": "dumb"}, True, True),
         ({}, True, True),
-        ({"TERM": "xterm", "GAPFORGE_PLAIN": "1"}, True, True),
-        ({"TERM": "xterm", "GAPFORGE_PLAIN": "0"}, True, False),
     ],
 )
 def test_plain_prompts_where_a_window_does_not_work(

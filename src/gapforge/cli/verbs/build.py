@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gapforge.base import limits
+from gapforge.base import console, limits
 from gapforge.base.errors import EngineError, UsageError
 from gapforge.base.files import read_regular
 from gapforge.base.i18n import N_, _, pgettext
@@ -63,7 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--non-interactive", action="store_true", help=_("never ask questions"))
     add("--dry-run", action="store_true", help=_("only print the plan and the engine's command"))
     add("--no-cache", action="store_true", help=_("do not use the build cache"))
-    add("--quiet", action="store_true", help=_("show no progress and no output of the engine"))
     add_json(parser)
 
 
@@ -79,9 +78,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         args, "--preset", "--base", "--python", "--torch", "--tensorrt", "--type"
     )
     environment_defaults.text_default(args, "--app-source", "--tag", "--engine")
-    environment_defaults.switch_default(
-        args, "--non-interactive", "--dry-run", "--no-cache", "--quiet"
-    )
+    environment_defaults.switch_default(args, "--non-interactive", "--dry-run", "--no-cache")
     environment_defaults.one_of(args.type, _TYPES, "--type", args.verb)
     preset, kind = _choose(args, project)
     options = Options(
@@ -100,9 +97,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
         return _dry_run(args, project, inputs, options)
     engine = detect.choose(args.engine or "", project=project)  # verifying may take minutes
     with preset_in_use(project, preset.name, changes=False):
-        verify_artifacts(project, inputs, quiet=args.quiet)
+        verify_artifacts(project, inputs, quiet=console.quiet())
         check_clock(project, inputs)
-        status = StatusLine(interval=PLAIN_INTERVAL, quiet=args.quiet)
+        status = StatusLine(interval=PLAIN_INTERVAL, quiet=console.quiet())
         result = build(
             project,
             engine,
@@ -165,7 +162,7 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
 def further_flags(args: argparse.Namespace) -> list[str]:
     """Return the flags that no question answers, as words of a command."""
     texts = {"--app-source": args.app_source, "--tag": args.tag, "--engine": args.engine}
-    switches = {"--no-cache": args.no_cache, "--quiet": args.quiet, "--dry-run": args.dry_run}
+    switches = {"--no-cache": args.no_cache, "--quiet": console.quiet(), "--dry-run": args.dry_run}
     words = [word for flag, text in texts.items() if text for word in (flag, text)]
     return [*words, *(flag for flag, on in switches.items() if on)]
 
@@ -221,7 +218,8 @@ def print_checks(checks: Sequence[CheckResult]) -> None:
         )
         for c in checks
     ]
-    for line in table(rows):
+    head = ("", _("component"), _("check"), _("found"))
+    for line in table(head, rows, verdicts=["ok" if c.ok else "fail" for c in checks]):
         print(line)
     passed = sum(check.ok for check in checks)
     print(_("{passed} of {count} checks passed", passed=passed, count=len(checks)))

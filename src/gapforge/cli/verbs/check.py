@@ -23,7 +23,7 @@ from gapforge.base.i18n import N_, _, pgettext
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
-from gapforge.cli.output import print_json
+from gapforge.cli.output import coloured_verdict, print_json, show
 from gapforge.compat.driver import DriverNeed, check_driver, driver_need
 from gapforge.compat.findings import Finding
 from gapforge.compat.redistribution import FORBIDDEN, UNKNOWN, Judgement, judge, redistributable
@@ -40,6 +40,7 @@ from gapforge.model.credentials import Credentials, Need
 from gapforge.model.lock import Lock
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
+from gapforge.model.schema import nearest
 from gapforge.model.to_resolve import ToResolve, counts, list_to_resolve
 from gapforge.tools import json_schemas
 
@@ -63,11 +64,12 @@ class Report:
     """The state of one preset. ``pinned`` and ``first_use`` are source names; sizes are in bytes.
 
     ``unresolved`` lists what neither the preset nor its lock pins, ``credentials`` what sync needs
-    for private sources and base images.
+    for private sources and base images, ``near`` the suggestion for a name of no preset.
     """
 
     name: str
     preset: Preset | None = None
+    near: str = ""
     faults: tuple[Fault, ...] = ()
     problems: list[Finding] = field(default_factory=list)
     pinned: list[str] = field(default_factory=list)
@@ -181,7 +183,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     for report in reports:
         _print(report)
     totals = _totals(reports)
-    print(
+    show(
         _(
             "{sound} of {count} presets without faults; {pinned} sources pinned by checksum, "
             "{first_use} trusted on first use; {size} pinned by checksum in locks, {unresolved} "
@@ -197,7 +199,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         )
     )
     if stale:
-        print(_("not up to date: {files}; run ./gapforge generate", files=", ".join(stale)))
+        show(_("not up to date: {files}; run ./gapforge generate", files=", ".join(stale)))
     return code
 
 
@@ -240,6 +242,7 @@ def examine(
         preset = presets.find(project.presets, name)
     except PresetError as error:
         report.faults = error.faults or (Fault(f"presets/{name}.json", error.message),)
+        report.near = nearest(name, presets.names(project.presets))
         return report
     report.preset = preset
     report.faults = (*component.check_preset(preset, components), *_source_faults(project, preset))
@@ -316,16 +319,17 @@ def _examine_lock(report: Report, project: Project, preset: Preset) -> Lock | No
 
 
 def _print(report: Report) -> None:
-    verdict = _("no faults") if report.exit_code == 0 else _("faulty")
-    print(f"{report.name}  {verdict}")
+    sound = report.exit_code == 0
+    verdict = coloured_verdict(_("no faults") if sound else _("faulty"), "ok" if sound else "fail")
+    show(f"{report.name}  {verdict}{report.near}")
     for fault in report.faults:
-        print(fault.lines())
+        show(fault.lines())
     for problem in report.problems:
         mark = _("error") if problem.severity == "error" else _("warning")
-        print(f"  {problem.path}\n      {mark}: {problem.text}")
+        show(f"  {problem.path}\n      {mark}: {problem.text}")
     if report.preset:
         first = f" ({', '.join(report.first_use)})" if report.first_use else ""
-        print(
+        show(
             _(
                 "  sources: {pinned} pinned by checksum, {first_use} trusted on first use{names}",
                 pinned=len(report.pinned),
@@ -335,15 +339,15 @@ def _print(report: Report) -> None:
         )
         if report.driver.lowest:
             line = _("  NVIDIA driver: {driver} or newer", driver=report.driver.lowest)
-            print(f"{line} ({report.driver.reason})")
+            show(f"{line} ({report.driver.reason})")
         for need in report.credentials:
             _print_need(need)
         _print_licences(report.licences)
         _print_lock(report)
     if report.exit_code == LockError.exit_code:
-        print(_("  next: online: ./deps_sync.sh {preset!q} --update", preset=report.name))
-    elif report.faults or report.errors:
-        print(
+        show(_("  next: online: ./deps_sync.sh {preset!q} --update", preset=report.name))
+    elif (report.faults or report.errors) and not report.near:
+        show(
             _(
                 "  next: correct the faults, then run ./gapforge check {preset!q}",
                 preset=report.name,
@@ -354,9 +358,9 @@ def _print(report: Report) -> None:
 def _print_need(need: Need) -> None:
     state = _("set") if need.present else pgettext("summary", "not set")
     names = ", ".join(need.of)
-    print(_("  sync needs {key} for {names}: {state}", key=need.key, names=names, state=state))
+    show(_("  sync needs {key} for {names}: {state}", key=need.key, names=names, state=state))
     if not need.present:
-        print(_("      cp .env.template .env (unless it exists); chmod 600 .env; fill in the key"))
+        show(_("      cp .env.template .env (unless it exists); chmod 600 .env; fill in the key"))
 
 
 def _print_licences(licences: Sequence[Judgement]) -> None:
@@ -366,19 +370,17 @@ def _print_licences(licences: Sequence[Judgement]) -> None:
         more = len(unknown) - _MAX_PARTS
         unknown = [*unknown[:_MAX_PARTS], _("{more} more", more=more)]
     if forbidden:
-        print(_("  redistribution: not allowed: {reasons}", reasons="; ".join(forbidden)))
+        show(_("  redistribution: not allowed: {reasons}", reasons="; ".join(forbidden)))
     elif unknown:
-        print(
-            _("  redistribution: unknown for {parts} (reasons: --json)", parts=", ".join(unknown))
-        )
+        show(_("  redistribution: unknown for {parts} (reasons: --json)", parts=", ".join(unknown)))
     else:
-        print(_("  redistribution: allowed under the conditions of the licences"))
+        show(_("  redistribution: allowed under the conditions of the licences"))
 
 
 def _print_lock(report: Report) -> None:
     if report.lock_state in (CURRENT, PARTIAL):
         first_use = _(", {count} trusted on first use", count=report.lock_first_use)
-        print(
+        show(
             _(
                 "  lock: {partial}{count} files, {size}{first_use}",
                 partial=_("partial, ") if report.lock_state == PARTIAL else "",
@@ -388,11 +390,11 @@ def _print_lock(report: Report) -> None:
             )
         )
     elif report.lock_state == UNSYNCED:
-        print(_("  lock: none"))
+        show(_("  lock: none"))
     for fault in report.lock_faults:
-        print(fault.lines())
+        show(fault.lines())
     if report.unresolved:
-        print(
+        show(
             _(
                 "  unresolved: {items} (online: ./deps_sync.sh {preset!q})",
                 items=counts(item.kind for item in report.unresolved),

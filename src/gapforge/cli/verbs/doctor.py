@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from itertools import zip_longest
 
 from gapforge.base.errors import NotReadyError
 from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.project import Project
-from gapforge.base.text import pad, width, wrap
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json
-from gapforge.cli.output import print_error, print_json
+from gapforge.cli.output import print_error, print_json, table
 from gapforge.doctor import diagnose
 from gapforge.doctor.check_result import FAIL, OK, WARN, CheckResult
 
@@ -20,8 +18,8 @@ HELP = N_(
     "check this machine before a build: engine, disk, memory, GPU, artifacts (needs no network)"
 )
 EXAMPLES = ("./gapforge doctor", "./gapforge doctor NAME")
-WIDEST = 46  # terminal columns of a cell; longer text is wrapped
 _MARKS = {OK: N_("ok"), WARN: N_("warn"), FAIL: N_("FAIL")}
+_VERDICTS = {OK: "ok", WARN: "warn", FAIL: "fail"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,16 +64,11 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 def render(lines: Sequence[CheckResult]) -> str:
     """Return the checks as a table, each with its action in a line below."""
-    rows = [("", _("what"), _("found"), _("needed"))]
-    rows += [(_(_MARKS[line.status]), line.title, line.found, line.needed) for line in lines]
-    columns = [min(WIDEST, max(width(row[i]) for row in rows)) for i in range(4)]
-    text = []
-    for index, row in enumerate(rows):
-        cells = [wrap(cell, columns[i]) for i, cell in enumerate(row)]
-        for parts in zip_longest(*cells, fillvalue=""):
-            text.append("  ".join(map(pad, parts, columns)).rstrip())
-        if index and (action := lines[index - 1].action):
-            text.append(" " * (columns[0] + 2) + f"→ {action}")
+    head = ("", _("what"), _("found"), _("needed"))
+    rows = [(_(_MARKS[line.status]), line.title, line.found, line.needed) for line in lines]
+    actions = [[f"→ {line.action}"] if line.action else [] for line in lines]
+    verdicts = [_VERDICTS[line.status] for line in lines]
+    text = table(head, rows, notes=actions, verdicts=verdicts)
     ok, warnings, failed = _counts(lines).values()
     total = _(
         "{ok} ok, {warnings} warnings, {failed} failed", ok=ok, warnings=warnings, failed=failed

@@ -10,6 +10,7 @@ from gapforge.base.files import contains, inside, write_text
 from gapforge.base.i18n import N_, _
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
+from gapforge.cli import man_page
 from gapforge.compat.driver import driver_need
 from gapforge.model import catalog, component, preset
 from gapforge.model import lock as locks
@@ -17,9 +18,7 @@ from gapforge.model.schema import Choice, Record, Text, read_json
 from gapforge.tools import json_schemas, package_versions
 from gapforge.tools.package_versions import Review, Stack
 
-HELP = N_(
-    "update the files that are generated from presets and catalog (schemas, docs/package-versions)"
-)
+HELP = N_("update the generated files: schemas, docs/package-versions and docs/man")
 EXAMPLES = ("./gapforge generate", "./gapforge generate --check")
 REVIEW = "docs/review.json"
 REVIEW_SHAPE = Record(
@@ -67,7 +66,8 @@ def generated(project: Project) -> dict[str, str]:
 
     Raises PresetError or LockError if a source of the files cannot be read.
     """
-    return {**json_schemas.schemas(component.load_all(project.components)), **documents(project)}
+    schemas = json_schemas.schemas(component.load_all(project.components))
+    return {**schemas, **documents(project), **man_page.pages()}
 
 
 def documents(project: Project) -> dict[str, str]:

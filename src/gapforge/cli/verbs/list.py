@@ -59,11 +59,11 @@ def lines(rows: list[tuple[Preset, Readiness, str]]) -> list[str]:
     """Return the lines of the table of presets: name, state, size in words and summary."""
     if not rows:
         return []
-    cells = [(_("PRESET"), _("STATE"), _("SIZE"), _("SUMMARY"))]
+    head, cells = (_("PRESET"), _("STATE"), _("SIZE"), _("SUMMARY")), []
     for preset, ready, size in rows:
         summary = localized(ko=preset.summary_ko, en=preset.summary_en)
         cells.append((preset.name, ready.label, size or "-", summary))
-    return table(cells)
+    return table(head, cells)
 
 
 def _to_json(preset: Preset, ready: Readiness) -> dict[str, Any]:

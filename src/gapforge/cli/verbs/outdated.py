@@ -104,8 +104,8 @@ def render(updates: CompatibleUpdates) -> str:
         "held": _("held"),
         "unknown": _("unknown"),
     }
-    rows = [(_("component"), _("has"), _("newest"), _("fits"), _("together"), "")]
-    rows += [
+    head = (_("component"), _("has"), _("newest"), _("fits"), _("together"), "")
+    rows = [
         (
             c.name,
             c.current,
@@ -116,12 +116,8 @@ def render(updates: CompatibleUpdates) -> str:
         )
         for c in updates.items
     ]
-    head, *lines = table(rows)
-    text = [head]
-    for component, line in zip(updates.items, lines, strict=True):
-        reasons = dict.fromkeys(filter(None, (component.why, component.note, component.problem)))
-        text += [line, *(f"    {reason}" for reason in reasons)]
-    return "\n".join(text)
+    reasons = [list(dict.fromkeys(filter(None, (c.why, c.note, c.problem)))) for c in updates.items]
+    return "\n".join(table(head, rows, notes=reasons))
 
 
 def _written(target: Path) -> str:
