@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gapforge.base import private_files
+from gapforge.base.files import mark_folder
 from gapforge.model.env_file import SecretSet
 from gapforge.model.preset import Secret
 
@@ -122,6 +123,34 @@ def test_folder_without_marker_is_kept(storage: Path) -> None:
     (alien / "file").write_text("x")
     private_files.remove_stale(storage)
     assert (alien / "file").exists()
+
+
+def test_storage_must_be_writable(monkeypatch: pytest.MonkeyPatch, storage: Path) -> None:
+    monkeypatch.setattr(os, "access", lambda place, mode: not mode & os.W_OK)
+    assert private_files.secret_storage() == Path(tempfile.gettempdir())
+    monkeypatch.setattr(os, "access", lambda place, mode: mode == os.W_OK | os.X_OK)
+    assert private_files.secret_storage() == storage
+
+
+@pytest.mark.parametrize("difference", [-1, 1])
+def test_stale_folders_of_others_are_passed_over(
+    storage: Path, monkeypatch: pytest.MonkeyPatch, difference: int
+) -> None:
+    folders = [storage / f"gapforge-secrets-{name}" for name in "abc"]
+    for folder in (folders[0], folders[2]):  # b has no marker
+        mark_folder(folder, "test")
+    folders[1].mkdir()
+    me, asked = os.geteuid(), []
+
+    def geteuid() -> int:
+        asked.append(me)
+        return me + difference if len(asked) == 1 else me
+
+    monkeypatch.setattr(os, "geteuid", geteuid)
+    handles = len(os.listdir("/proc/self/fd"))
+    private_files.remove_stale(storage)
+    assert sorted(storage.iterdir()) == folders[:2]
+    assert len(os.listdir("/proc/self/fd")) == handles
 
 
 def test_storage_prefers_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ import pytest
 from bundles import PRESET, RUN_ENV, Sender, carry, hashes, names, receive, repair, sender, site_at
 from gapforge.base.errors import BundleError, StorageError
 from gapforge.base.project import Project
+from gapforge.bundle import unpack as unpacking
 from gapforge.bundle.find_volumes import scan_media
 from gapforge.bundle.partial_objects import merged, without
 from gapforge.bundle.repair_request import RepairRequest, read_request
@@ -810,3 +812,46 @@ def test_scan_assigns_repair_to_its_bundle(tmp_path: Path) -> None:
         v.identity.original_bundle for v in scan.volumes
     } == {scan.bundle}
     assert receive(site_at(tmp_path / "new"), tmp_path / "medium", tmp_path / "medium2").complete
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("b-0001.gfv", 1),
+        ("b-0003.gfv", 3),
+        ("b-0005.gfv", 5),
+        ("b-0006.gfv", 0),
+        ("b-0000.gfv", 0),
+        ("b-x.gfv", 0),
+        ("c-0003.gfv", 0),
+    ],
+)
+def test_number_of_an_unreadable_volume_is_that_of_its_name(name: str, number: int) -> None:
+    scan = SimpleNamespace(bundle="b", plan=SimpleNamespace(volumes=range(5)))
+    assert unpacking._number_in_name(Path(name), scan) == number  # type: ignore[arg-type]
+
+
+def test_missing_objects_are_counted() -> None:
+    assert values_of(unpacking.missing_objects(-1)) == {}
+    assert [values_of(unpacking.missing_objects(n)) for n in (0, 3)] == [{"count": 0}, {"count": 3}]
+
+
+def test_lock_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = sender(tmp_path)
+    carry(made, tmp_path / "medium", size=10**9)
+    read = unpacking.locks.read
+    for number in range(4):
+        tail = b" " * (number + 1)
+
+        def changed(path: Path, tail: bytes = tail, **more: str) -> tuple[object, bytes]:
+            lock, data = read(path, **more)
+            return lock, data + tail
+
+        monkeypatch.setattr(unpacking.locks, "read", changed)
+        site = site_at(tmp_path / f"site {number}")
+        with pytest.raises(BundleError) as caught:
+            receive(site, tmp_path / "medium")
+        assert len(caught.value.faults) == 1, "the volume with the lock"
+        assert not site.artifacts_of(PRESET).exists()

@@ -225,6 +225,8 @@ def test_login_of_skopeo_or_docker_is_found(
         file.write_text(text)
         found = state(needs(preset, load(tmp_path / ".env")))
         assert found["REGISTRY_LOGINS docker.io"] is present, text
+        of_every_registry = text != "[]" and "credsStore" in text
+        assert found["REGISTRY_LOGINS r.io"] is of_every_registry, text
 
 
 def test_check_and_doctor_name_a_missing_credential(

@@ -188,6 +188,28 @@ def test_unreadable_import_record_stops_gc(
         assert cli.main(["gc", "--yes", "--drop", half.bundle]) == 0 and not hashes(half.site)
 
 
+@pytest.mark.parametrize(
+    ("number", "bundle", "read"),
+    [
+        (1, "b" * 24, True),
+        (0, "b" * 24, False),
+        (2, "b" * 24, False),
+        (1, "a" * 24, False),
+        (1, "c" * 24, False),
+    ],
+)
+def test_record_of_another_format_or_bundle_is_damaged(
+    tmp_path: Path, number: int, bundle: str, read: bool
+) -> None:
+    file = unfinished_imports.record_file(tmp_path, "b" * 24)
+    file.parent.mkdir()
+    record = {"format": number, "bundle": bundle, "presets": ["p"], "objects": ["0" * 64]}
+    file.write_text(json.dumps(record))
+    found, faults = unfinished_imports.read_all(tmp_path)
+    assert ([one.bundle for one in found] == [bundle]) is read
+    assert [fault.where for fault in faults] == ([] if read else [str(file)])
+
+
 def test_foreign_imports_folder_stops_gc(half: Half, capsys: pytest.CaptureFixture[str]) -> None:
     half.record.unlink()
     half.record.parent.rmdir()

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,12 +21,13 @@ import pytest
 
 from conftest import PRESET
 from fabric import FILES, sums_text, write_lock
+from gapforge.base import limits
 from gapforge.base.errors import LockError, VerifyError
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
-from gapforge.store.verify_artifacts import VerifyReport, check_preset_state, verify
+from gapforge.store.verify_artifacts import FileFault, VerifyReport, check_preset_state, verify
 from raised import assert_error, values_of
 
 WHEEL = next(path for path in FILES if path.startswith("wheels/"))
@@ -294,12 +296,37 @@ def test_artifacts_of_another_preset_state_are_refused(project: Project) -> None
     assert_error(error.value, LockError, preset="other", other=PRESET)
 
 
-def test_artifacts_of_another_sync_are_refused(project: Project) -> None:
+@pytest.mark.parametrize("digit", ["0", "f"])
+def test_artifacts_of_another_sync_are_refused(project: Project, digit: str) -> None:
     lock = locks.load(project.lock_file(PRESET))
-    project.lock_file(PRESET).write_text(dataclasses.replace(lock, preset_sha256="e" * 64).render())
+    other = dataclasses.replace(lock, preset_sha256=digit * 64)
+    project.lock_file(PRESET).write_text(other.render())
     with pytest.raises(LockError) as caught:
         check(project, project_lock=project.lock_file(PRESET))
-    assert_error(caught.value, LockError, state=lock.preset_sha256[:12], other_state="e" * 12)
+    assert_error(caught.value, LockError, state=lock.preset_sha256[:12], other_state=digit * 12)
+
+
+@pytest.mark.parametrize(("count", "more"), [(5, []), (6, []), (7, ["1"]), (9, ["3"])])
+def test_hint_names_six_files_and_counts_the_others(
+    project: Project, count: int, more: list[str]
+) -> None:
+    faults = tuple(FileFault(f"file-{n:c}", "missing", "", "") for n in range(97, 97 + count))
+    hint = dataclasses.replace(check(project), faults=faults).error().hint
+    assert re.findall(r"file-(\w)", hint) == list("abcdefghi"[: min(count, 6)])
+    assert re.findall(r" (-?\d+) ", hint) == more
+
+
+@pytest.mark.parametrize(("seconds", "rate"), [(2.0, 500), (0.0, 0)])
+def test_report_tells_bytes_per_second(project: Project, seconds: float, rate: int) -> None:
+    report = dataclasses.replace(check(project), bytes=1000, seconds=seconds)
+    assert report.to_json()["rate"] == rate
+
+
+def test_checksums_that_are_too_long_are_a_fault(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CHECKSUMS", 10)
+    assert found(check(project)) == {("unreadable", "SHA256SUMS")}
 
 
 def test_lock_path_outside_folder_is_refused(project: Project) -> None:

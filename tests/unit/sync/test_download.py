@@ -15,8 +15,10 @@ import pytest
 from gapforge.base.errors import FetchError
 from gapforge.base.progress import Progress
 from gapforge.store.store import Store
-from gapforge.sync.download import Downloader, Got, Want, _key, _Part
+from gapforge.sync import download
+from gapforge.sync.download import Downloader, Got, Want, _Answer, _key, _Part
 from gapforge.sync.network import Network
+from raised import values_of
 from servers import Behaviour, file_server
 
 BODY = random.Random(7).randbytes(300_000)
@@ -167,6 +169,14 @@ def test_file_without_checksum_is_not_resumed_without_validator(tmp_path: Path, 
         url = site.add("/x", BODY, cut_after=100_000, cuts=1, etag=etag)
         assert fetch(tmp_path, url, sha="").sha256 == SHA
         assert [r for _, r in site.log] == ["", ""]
+
+
+def test_file_with_checksum_is_resumed_without_a_weak_validator(tmp_path: Path) -> None:
+    with file_server() as site:
+        url = site.add("/x", BODY, cut_after=100_000, cuts=1, etag='W/"v1"')
+        fetch(tmp_path, url)
+        assert [r for _, r in site.log] == ["", "bytes=100000-"]
+        assert [head.get("If-Range") for head in site.heads] == [None, None]
 
 
 def test_file_without_checksum_is_resumed_if_it_is_the_same(tmp_path: Path) -> None:
@@ -421,3 +431,73 @@ def test_partial_file_replaced_meanwhile_is_not_stored(
     with file_server() as site, pytest.raises(FetchError):
         place.fetch([Want("x", (site.add("/x", BODY),), "", 0)])
     assert times == [len(BODY)] * 2 and not named_finally(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "whole", "start"),
+    [
+        (200, {"content-length": "5"}, 5, 0),
+        (200, {"content-length": "5", "content-encoding": "gzip"}, 0, 0),
+        (200, {}, 0, 0),
+        (206, {"content-range": "bytes 1-4/10", "content-length": "4"}, 10, 1),
+        (206, {"content-range": "bytes 1-4/*"}, 0, 1),
+        (206, {}, 0, -1),
+        (416, {"content-range": "bytes */10"}, 0, 0),
+    ],
+)
+def test_answer_tells_size_and_offset(
+    status: int, headers: dict[str, str], whole: int, start: int
+) -> None:
+    answer = _Answer(status, headers)
+    assert (answer.whole, answer.start) == (whole, start)
+
+
+def test_temporary_failures_are_those_of_the_network() -> None:
+    """By the numbers of "EXIT CODES" in curl's manual, and of HTTP (RFC 9110, 8470, 6585)."""
+    names = {5: "proxy's name", 6: "name", 7: "connection", 28: "timeout", 35: "TLS", 52: "empty"}
+    names |= {18: "cut", 55: "send", 56: "receive", 16: "HTTP/2", 92: "stream", 95: "HTTP/3"}
+    assert {*names, 96} == download.TEMPORARY_CURL
+    assert {408, 425, 429, 500, 502, 503, 504} == download.TEMPORARY_HTTP
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "kind"),
+    [
+        (400, {}, download._FinalError),
+        (403, {}, download._FinalError),
+        (403, {"retry-after": "5"}, download._TemporaryError),
+        (404, {}, download._NotFoundError),
+        (405, {}, download._FinalError),
+        (429, {}, download._TemporaryError),
+    ],
+)
+def test_status_is_temporary_missing_or_final(
+    status: int, headers: dict[str, str], kind: type[Exception]
+) -> None:
+    with pytest.raises(kind) as caught:
+        download._raise_for_status(_Answer(status, headers), "")
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "redirected"),
+    [
+        ("HTTP/1.1 200 OK\r\nLocation: /y\r\n\r\nHTTP/1.1 404 Not Found\r\n\r\n", 200, False),
+        ("HTTP/1.1 302 Found\r\nLocation: /y\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", 200, True),
+        ("HTTP/1.1 300 Choices\r\nLocation: /y\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", 200, True),
+        ("HTTP/1.1 304 Not Modified\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", 304, False),
+        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/2 200\r\n\r\n", 200, False),
+    ],
+)
+def test_last_header_block_is_the_answer(head: str, status: int, redirected: bool) -> None:
+    answer = download._read_headers(io.BytesIO(head.encode()))
+    assert answer is not None
+    assert (answer.status, answer.redirected) == (status, redirected)
+    assert download._read_headers(io.BytesIO(b"")) is None
+
+
+def test_error_of_curl_is_its_last_line() -> None:
+    assert download._curl_error("a\ncurl: (6) Could not resolve host: x\n", 6) == (
+        "Could not resolve host: x"
+    )
+    assert values_of(download._curl_error("", 6)) == {"code": 6}

@@ -14,7 +14,7 @@ import pytest
 from gapforge.base.errors import TrustError
 from gapforge.base.project import Project
 from gapforge.trust import trusted_signers
-from gapforge.trust.writable_by_others import writable_by_others
+from gapforge.trust.writable_by_others import _own_group, writable_by_others
 
 ME, OTHER = os.geteuid(), 54321
 
@@ -113,6 +113,30 @@ def test_own_group_of_a_user_may_write(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     (home / "settings" / "list").chmod(0o664)
     assert (writable_by_others(home / "settings" / "list", home) is None) == safe
+
+
+@pytest.mark.parametrize(
+    ("group", "user", "own"),
+    [
+        (0, 0, True),  # root's, also where no name is known
+        (7, 0, False),
+        (7, 7, False),  # numbers without names
+        (1000, 1000, True),
+        (50, 1000, False),
+        (60, 1000, False),
+    ],
+)
+def test_group_is_a_users_own_if_it_has_the_name(
+    monkeypatch: pytest.MonkeyPatch, group: int, user: int, own: bool
+) -> None:
+    groups = {1000: "alice", 50: "aaa", 60: "staff"}
+    monkeypatch.setattr(
+        pwd, "getpwuid", lambda number: SimpleNamespace(pw_name={1000: "alice"}[number])
+    )
+    monkeypatch.setattr(
+        grp, "getgrgid", lambda number: SimpleNamespace(gr_name=groups[number], gr_mem=[])
+    )
+    assert _own_group(group, user) is own
 
 
 def as_user(number: int) -> Callable[..., os.stat_result]:
