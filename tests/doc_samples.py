@@ -1,7 +1,7 @@
 """Make the samples in docs/samples from fixed facts, with the code that writes the real records.
 
-``.gapforge/tests/bin/python tests/doc_samples.py`` writes them. The names, checksums and figures
-are invented; nothing in them depends on the presets of this project.
+``PYTHONPATH=src .gapforge/tests/bin/python tests/doc_samples.py`` writes them. The names, checksums
+and figures are invented; nothing in them depends on the presets of this project.
 """
 
 from __future__ import annotations

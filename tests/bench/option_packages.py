@@ -4,8 +4,9 @@
 
 The options are those of tests/unit/model/test_build_packages.py, which tests for each of them
 which packages follow from it. Here each group is built once: in a clone of this project, for Debian
-12, with packages from the default mirror of mmdebstrap and an engine of its own. Needs root, a
-network and about 20 minutes. One line for each group is printed: seconds of sync and build.
+12, with packages from the default mirror of mmdebstrap and an engine of its own. One line for each
+group is printed: seconds of check, sync and build. Needs root, a network and about 20 minutes on
+two idle processors.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ def main() -> None:
         for group in args.groups or ("ffmpeg", "opencv"):
             raw = preset(group)
             name = raw["name"]
+            (clone / f"presets/{name}.lock.json").unlink(missing_ok=True)  # of an earlier run
             (clone / f"presets/{name}.json").write_text(json.dumps(raw), encoding="utf-8")
             check = timed("./gapforge", "check", name, cwd=clone)
             sync = timed("./deps_sync.sh", name, cwd=clone)

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 import doc_samples
+import terminal_recordings
 from gapforge.base.errors import ERROR_CLASSES, UsageError
 from gapforge.base.progress import human_bytes
+from gapforge.base.text import width
 from gapforge.cli import environment_defaults, verb_parsers
 from gapforge.cli import main as cli
 from gapforge.cli.verb_parsers import VERBS
@@ -323,13 +325,25 @@ def test_presets_of_the_application_page_are_valid(
     assert ran.count("new") == ran.count("check") - 1 == 2
 
 
+def test_recordings_of_the_terminal_are_current() -> None:
+    """Help, list, doctor and the wizard at 40, 80 and 110 columns in both languages."""
+    for name, text in terminal_recordings.recordings().items():
+        assert read(f"docs/samples/terminal/{name}") == text, (
+            "run: PYTHONPATH=src python tests/terminal_recordings.py"
+        )
+        columns = int(name.partition(".")[0])
+        assert max(width(line) for line in text.splitlines()) <= columns
+
+
 @pytest.mark.parametrize("path", ["docs/samples/README.md", "docs/samples/README.en.md"])
 def test_samples_are_those_of_the_code(path: str) -> None:
     """The samples are made again, and the table has every key of the report."""
     made = doc_samples.samples()
     for name, text in made.items():
-        assert read(f"docs/samples/{name}") == text, "run: python tests/doc_samples.py"
-    assert set(made) == {p.name for p in (ROOT / "docs/samples").iterdir() if p.suffix != ".md"}
+        assert read(f"docs/samples/{name}") == text, (
+            "run: PYTHONPATH=src python tests/doc_samples.py"
+        )
+    assert set(made) == {p.name for p in (ROOT / "docs/samples").glob("*.*") if p.suffix != ".md"}
     hosts = set(re.findall(r"https?://([^/\s]+)|(\w+\.\w+)/", "".join(made.values())))
     assert all(host.endswith(".example") for pair in hosts for host in pair if host)
     keys = [key for row in tables(read(path))[0][2:] for key in re.findall(r"`(\w+)`", row[0])]
