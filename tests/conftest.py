@@ -20,7 +20,9 @@ sys.path.insert(0, str(HERE))  # the helpers of the tests
 from fabric import fabricate  # noqa: E402 - needs the path above
 from gapforge.base.project import Project  # noqa: E402
 from gapforge.model import preset as presets  # noqa: E402
+from gapforge.model import preset_writer  # noqa: E402
 from gapforge.wizard.facts import Facts, read_facts  # noqa: E402
+from samples import IN_FULL  # noqa: E402
 
 # The time of an example depends on how busy the machine is.
 settings.register_profile(
@@ -110,9 +112,11 @@ def project(tmp_path: Path, root: Path) -> Iterator[Project]:
     """
     here = tmp_path / "project"
     (here / "presets").mkdir(parents=True)
-    for file in sorted((root / "presets").glob("*.json")):
-        if not file.name.endswith(".lock.json"):
-            shutil.copy(file, here / "presets")
+    for name in presets.names(root / "presets"):
+        # In full, since there is no catalog.
+        raw = presets.load(root / "presets" / f"{name}.json").raw
+        text = IN_FULL.read_text(encoding="utf-8") if name == PRESET else preset_writer.render(raw)
+        (here / "presets" / f"{name}.json").write_text(text, encoding="utf-8")
     made = Project(here, here / "artifacts")
     fabricate(made, presets.find(made.presets, PRESET))
     yield made

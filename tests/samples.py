@@ -14,12 +14,14 @@ from gapforge.model.preset import Preset, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "presets" / "debian12-cpu-quickstart.json"
+# The same preset as people wrote it when a preset had to name every package and archive.
+IN_FULL = ROOT / "tests" / "unit" / "data" / "presets" / QUICKSTART.name
 COMPONENTS = component.load_all(ROOT / "components")
 
 
 def raw_preset(**changes: Any) -> dict[str, Any]:
-    """Return the quickstart preset's document with keys replaced. A value of ... removes one."""
-    raw: dict[str, Any] = copy.deepcopy(json.loads(QUICKSTART.read_text(encoding="utf-8")))
+    """Return the quickstart's document in full with keys replaced. A value of ... removes one."""
+    raw: dict[str, Any] = copy.deepcopy(json.loads(IN_FULL.read_text(encoding="utf-8")))
     for key, value in changes.items():
         if value is ...:
             raw.pop(key, None)

@@ -16,11 +16,13 @@ needed() {
     local -A installed=() offered=() present=() chosen=() faults=()
     while IFS=$'\t' read -r found package version; do
         if [[ "$found" == installed ]]; then installed[$package]="$version"; fi
-    done < <(dpkg-query -W -f '${db:Status-Status}\t${Package}\t${Version}\n')
+    done <<< "$(dpkg-query -W -f '${db:Status-Status}\t${Package}\t${Version}\n')"
     while read -r found package; do
         if [[ "$found" == Package: ]]; then offered[$package]=1; fi
-    done < <(cat "$IN/debs/Packages" 2> /dev/null || true)
-    while read -r found _; do present[$found]=1; done < <(ldconfig -p 2> /dev/null || true)
+    done <<< "$(cat "$IN/debs/Packages" 2> /dev/null || true)"
+    while read -r found _; do
+        if [[ -n "$found" ]]; then present[$found]=1; fi
+    done <<< "$(ldconfig -p 2> /dev/null || true)"
     while IFS=$'\t' read -r package version library file; do
         # What no package owns, and what the base image has from elsewhere, is for the check of the finished image.
         if [[ "$package" == - || -n "${chosen[$package]:-}" ]]; then continue; fi

@@ -16,7 +16,7 @@ from gapforge.cli.argument_parser import Parser, add_output_flags
 # HELP, EXAMPLES, add_arguments(parser) and run(args, project), which returns the exit code. Only
 # the verb of the command line is imported.
 VERB_GROUPS = (
-    (N_("at the desk"), ("list", "new", "check", "sync", "outdated", "pack", "rehearse")),
+    (N_("at the desk"), ("list", "new", "show", "check", "sync", "outdated", "pack", "rehearse")),
     (N_("on the way"), ("unpack", "trust", "inventory", "verify")),
     (N_("at the site"), ("doctor", "plan", "build", "smoke", "engine")),
     (N_("care"), ("gc", "generate", "completion")),

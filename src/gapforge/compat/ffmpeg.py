@@ -17,9 +17,9 @@ from gapforge.compat.findings import (
 )
 from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Options, Preset
-from gapforge.model.versions import key, minor
+from gapforge.model.preset_defaults import NVENC
+from gapforge.model.versions import key
 
-_NVENC = ("--enable-nvenc", "--enable-nvdec", "--enable-cuvid", "--enable-ffnvcodec")
 _HEADERS = "$.sources.nv-codec-headers"
 
 
@@ -55,12 +55,7 @@ def headers_version(preset: Preset) -> str:
 
 def headers_for(ffmpeg: str, catalog: Catalog) -> str:
     """Return the nv-codec-headers, 11.1 or newer, for an FFmpeg that need the oldest driver."""
-    accepted = catalog.headers_range(ffmpeg)
-    usual = [h for h in catalog.headers if key(h) >= (11, 1)]
-    fitting = [h for h in usual if accepted and accepted.accepts(h)] or usual
-    oldest_series = min(map(minor, fitting), key=key, default="")
-    in_series = [h for h in fitting if minor(h) == oldest_series]
-    return f"nv-codec-headers {max(in_series, key=key, default='')}"
+    return f"nv-codec-headers {catalog.headers_choice(ffmpeg)}"
 
 
 def _headers_package(preset: Preset) -> str:
@@ -92,7 +87,7 @@ def _check_headers(preset: Preset, ffmpeg: Options, catalog: Catalog) -> Iterato
     version, headers = ffmpeg.text("version"), headers_version(preset)
     suggested = headers_for(version, catalog)
     named = "nv-codec-headers" in preset.sources or _headers_package(preset)
-    if not named and any(option in _NVENC for option in ffmpeg.list("configure")):
+    if not named and any(option in NVENC for option in ffmpeg.list("configure")):
         reason = _("nvenc, nvdec and cuvid need the source nv-codec-headers")
         yield error("headers", "$.sources", reason, _("add {name}", name=suggested))
     if not headers:

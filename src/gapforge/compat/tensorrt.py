@@ -11,7 +11,7 @@ from gapforge.compat.findings import Finding, error, nearest_version, unknown, w
 from gapforge.compat.gpus import tensorrt_supports
 from gapforge.model.catalog import Catalog, TensorRTRelease, TensorRTTar
 from gapforge.model.preset import Preset, TensorRT
-from gapforge.model.versions import key, major, minor, within
+from gapforge.model.versions import key, major
 
 _PATH = "$.tensorrt.version"
 
@@ -25,22 +25,6 @@ def _find_release(version: str, catalog: Catalog) -> TensorRTRelease | None:
     """Return the release ``version``, also shortened ("8.6.1") if only one release matches."""
     same = [r for v, r in catalog.tensorrt.items() if f"{v}.".startswith(f"{version}.")]
     return catalog.tensorrt.get(version) or (same[0] if len(same) == 1 else None)
-
-
-def supports_cuda(tar: TensorRTTar, cuda: str) -> bool | None:
-    """Return whether a tar file supports a CUDA; None if NVIDIA published no range for it."""
-    if major(tar.cuda) != major(cuda):
-        return False
-    if tar.cuda_from:
-        return within(minor(cuda), tar.cuda_from, tar.cuda_to)
-    return True if key(minor(cuda)) == key(tar.cuda) else None
-
-
-def tar_for(release: TensorRTRelease, cuda: str) -> TensorRTTar | None:
-    """Return the release's tar file for a CUDA, preferably a confirmed one; None if none."""
-    supported = {tar: supports_cuda(tar, cuda) for tar in release.tars if cuda}
-    fitting = [tar for tar, answer in supported.items() if answer is not False]
-    return min(fitting, key=lambda tar: supported[tar] is None, default=None)
 
 
 def is_recommended(version: str, cuda: str) -> bool:
@@ -67,13 +51,13 @@ def releases_for(
     """
     found = []
     for release in catalog.tensorrt.values():
-        tar = tar_for(release, cuda)
+        tar = release.tar_for(cuda)
         binding = release.has_binding(python) if python else True
         if tar is None or binding is False or not cudnn_fits(release, cudnn):
             continue
         if not is_recommended(release.version, cuda):
             continue
-        if not confirmed or (supports_cuda(tar, cuda) and (binding or not release.pythons)):
+        if not confirmed or (tar.supports_cuda(cuda) and (binding or not release.pythons)):
             found.append(release)
     return sorted(found, key=lambda r: key(r.version), reverse=True)
 
@@ -87,7 +71,7 @@ def best_fits(cuda: str, cudnn: str, python: str, catalog: Catalog) -> list[Tens
     confirmed = releases_for(cuda, cudnn, python, catalog, confirmed=True)
 
     def rank(release: TensorRTRelease) -> tuple[bool, bool, int, bool]:
-        tar = tar_for(release, cuda)
+        tar = release.tar_for(cuda)
         assert tar is not None  # releases_for returns only releases with a tar file
         ours, built_for = ((*key(version), 0)[1] for version in (cuda, tar.cuda))
         return release not in confirmed, not tar.sha256, abs(ours - built_for), built_for > ours
@@ -101,7 +85,7 @@ def nearest_release(cuda: str, cudnn: str, python: str, catalog: Catalog) -> Ten
     """Return the newest of ``best_fits``; None unless it is confirmed and has a checksum."""
     confirmed = releases_for(cuda, cudnn, python, catalog, confirmed=True)
     for best in best_fits(cuda, cudnn, python, catalog):
-        tar = tar_for(best, cuda)
+        tar = best.tar_for(cuda)
         return best if best in confirmed and tar and tar.sha256 else None
     return None
 
@@ -164,9 +148,9 @@ def _check_cuda(
 ) -> Iterator[Finding]:
     name, cuda, used = short_version(release.version), preset.cuda, _used_cuda(preset, trt)
     tars = [tar for tar in release.tars if not used or tar.cuda == used]
-    supported = [supports_cuda(tar, cuda) for tar in tars]
+    supported = [tar.supports_cuda(cuda) for tar in tars]
     alternative = _alternative(release.version, preset, catalog)
-    other = tar_for(release, cuda)
+    other = release.tar_for(cuda)
     if True in supported:
         return
     if None in supported:

@@ -152,7 +152,7 @@ def _find_engine(name: str) -> tuple[Engine | None, EngineFacts]:
 
 
 def _check_env(project: Project, preset: Preset | None) -> CheckResult:
-    secrets = preset.application.secrets if preset else ()
+    secrets = preset.secrets if preset else ()
     problem = ""
     try:
         env_file.load(project.env_file, secrets)

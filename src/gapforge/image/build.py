@@ -163,7 +163,8 @@ class _Build:
         plan = self.inputs.plan(self.options, bases)
         context = self.project.context_of(preset.name)
         build_context.lay_out(plan, context, artifacts)
-        self.inputs.source.copy_into(build_context.application_folder(context))
+        if self.inputs.source is not None:
+            self.inputs.source.copy_into(build_context.application_folder(context))
         return plan
 
     def _run_engine(self, plan: Plan, log: Path) -> None:

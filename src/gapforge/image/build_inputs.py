@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base import limits
-from gapforge.base.errors import Fault, LockError, NotReadyError, PresetError, VerifyError
+from gapforge.base.errors import (
+    Fault,
+    LockError,
+    NotReadyError,
+    PresetError,
+    UsageError,
+    VerifyError,
+)
 from gapforge.base.files import open_buffered, read_regular, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.progress import DAY, Progress
@@ -55,7 +62,7 @@ class Inputs:
     components: tuple[component.Component, ...]
     texts: ContextTexts
     secrets: env_file.SecretSet
-    source: application_source.ApplicationSource
+    source: application_source.ApplicationSource | None
     warnings: list[str] = field(default_factory=list)
 
     def plan(self, options: Options, bases: Mapping[str, PlannedBase] | None = None) -> Plan:
@@ -68,7 +75,7 @@ class Inputs:
             type=options.type,
             tag=options.tag,
             bases=bases,
-            application_folder=str(self.source.folder),
+            application_folder=str(self.source.folder) if self.source else "",
         )
 
 
@@ -87,10 +94,8 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
             hint=_("change the preset, then online: ./deps_sync.sh {name!q}", name=preset.name),
         )
     components, rendered = check_project(project, preset)
-    secrets = env_file.load(project.env_file, preset.application.secrets)
-    source = application_source.choose(
-        preset.application, flag=options.app_source, settings=secrets.settings, root=project.root
-    )
+    secrets = env_file.load(project.env_file, preset.secrets)
+    source = _source(project, preset, options.app_source, secrets)
     return Inputs(
         preset=preset,
         lock=lock,
@@ -98,8 +103,28 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
         texts=_read_texts(project, preset, components, rendered),
         secrets=secrets,
         source=source,
-        warnings=[*secrets.warnings, *source.warnings],
+        warnings=[*secrets.warnings, *(source.warnings if source else ())],
     )
+
+
+def _source(
+    project: Project, preset: Preset, flag: str, secrets: env_file.SecretSet
+) -> application_source.ApplicationSource | None:
+    """Return the folder of the application's source, None for a preset without an application."""
+    if preset.application is not None:
+        return application_source.choose(
+            preset.application, flag=flag, settings=secrets.settings, root=project.root
+        )
+    if flag:
+        raise UsageError(
+            _(
+                "preset {name} has no application to build from {folder}",
+                name=preset.name,
+                folder=flag,
+            ),
+            hint=_('without --app-source, or an "application" in the preset'),
+        )
+    return None
 
 
 def check_project(project: Project, preset: Preset) -> tuple[tuple[component.Component, ...], str]:
@@ -157,7 +182,9 @@ def check_dockerfile(
 ) -> str:
     """Return the Dockerfile with the preset's secrets; raise LintError if it is unusable."""
     template = _text(project.dockerfile)
-    rendered = dockerfile.render(template, preset.application.secrets, preset.name)
+    rendered = dockerfile.render(
+        template, preset.secrets, preset.name, application=preset.application is not None
+    )
     dockerfile.raise_faults(
         _("the Dockerfile could reach the network"), dockerfile_lint.lint(rendered)
     )

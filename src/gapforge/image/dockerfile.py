@@ -14,18 +14,24 @@ NAME = "Dockerfile"
 BUILD_ARGS = "# gapforge:build-args"
 SECRET_MOUNTS = "    # gapforge:secret-mounts"  # noqa: S105 - a marker line, no secret
 _CACHE_ID = "id=gapforge-ccache-"
+_COMMAND = 'CMD ["/usr/local/bin/application"]'
+_NO_APPLICATION = 'CMD ["python3"]'  # every image has Python
 
 
-def render(template: str, secrets: Sequence[Secret], preset: str) -> str:
+def render(
+    template: str, secrets: Sequence[Secret], preset: str, *, application: bool = True
+) -> str:
     """Return the Dockerfile with an ``ARG`` or a secret mount for each secret.
 
     They replace the two marker lines. The compile caches get the name of the preset, so that no
-    build takes objects that another preset's code put there. Raise LintError when a marker line is
+    build takes objects that another preset's code put there. Without an ``application`` the
+    runtime image runs Python. Raise LintError when a marker line is
     missing, repeated or unknown, since otherwise a secret could be left out without a word.
     """
     raise_faults(_("the secrets cannot be inserted into the Dockerfile"), _marker_faults(template))
     replaced = {
         BUILD_ARGS: [f"ARG {s.key}" for s in secrets if s.passed == "build-arg"],
+        _COMMAND: [_COMMAND if application else _NO_APPLICATION],
         SECRET_MOUNTS: [_secret_mount(s) for s in secrets if s.passed == "secret"],
     }
     lines: list[str] = []

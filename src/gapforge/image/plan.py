@@ -23,7 +23,7 @@ from gapforge.image.stage_inputs import (
 from gapforge.model.component import Component
 from gapforge.model.lock import Lock
 from gapforge.model.names import ROLES, normalized
-from gapforge.model.preset import Preset, Secret
+from gapforge.model.preset import Application, Preset, Secret
 
 TARGETS = {"runtime": "runtime", "dev": "builder"}  # --type -> the Dockerfile's stage
 
@@ -65,7 +65,7 @@ class Plan:
     build_args: Mapping[str, str]
     labels: Mapping[str, str]
     secrets: tuple[Secret, ...]
-    application_folder: str
+    application_folder: str  # "" without an application
     files: tuple[ContextFile, ...]
     smoke: tuple[Mapping[str, Any], ...]
 
@@ -125,7 +125,7 @@ def make_plan(
         bases=tuple(planned.values()),
         build_args={f"{role.upper()}_BASE": base.name for role, base in planned.items()},
         labels=_labels(preset, lock_sha256, type),
-        secrets=preset.application.secrets,
+        secrets=preset.secrets,
         application_folder=application_folder,
         files=tuple(sorted(files, key=lambda f: f.path)),
         smoke=tuple(_smoke_expectation(c, preset, lock, type) for c in components),
@@ -174,9 +174,15 @@ def _smoke_expectation(
         "wheels": {normalized(e.name): e.version for e in lock.of("wheel") if not e.only_installs},
         "debs": [e.name for e in lock.of("deb") if component.debs and TARGETS[type] in e.roles],
         "gpu": False,
-        "application": {
-            "name": preset.application.name,
-            "command": list(preset.application.command),
-            "check": list(preset.application.check),
-        },
+        "application": _application_expectation(preset.application),
+    }
+
+
+def _application_expectation(application: Application | None) -> dict[str, Any] | None:
+    if application is None:
+        return None
+    return {
+        "name": application.name,
+        "command": list(application.command),
+        "check": list(application.check),
     }

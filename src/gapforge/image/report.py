@@ -10,6 +10,7 @@ from typing import Any
 from gapforge.base.files import canonical_json, sha256_bytes, write_text
 from gapforge.base.text import utc
 from gapforge.engine.protocol import EngineInfo
+from gapforge.image.application_source import ApplicationSource
 from gapforge.image.build_inputs import Inputs
 from gapforge.image.plan import Plan
 from gapforge.image.smoke_checks import CheckResult
@@ -74,16 +75,22 @@ def report_document(
         "type": plan.type,
         "bases": [base.to_json() for base in plan.bases],
         "engine": dict(vars(engine)),
-        "application": {
-            "folder": str(inputs.source.folder),
-            "chosen_by": inputs.source.chosen_by,
-            "tree_sha256": inputs.source.tree_sha256,
-        },
+        "application": _application(inputs.source),
         "secrets": sorted(inputs.secrets.values),
         "warnings": inputs.warnings,
         "checks": [check.to_json() for check in result.checks],
         "seconds": {step: round(value, 1) for step, value in result.seconds.items()},
         "finished": finished,
+    }
+
+
+def _application(source: ApplicationSource | None) -> dict[str, str] | None:
+    if source is None:
+        return None
+    return {
+        "folder": str(source.folder),
+        "chosen_by": source.chosen_by,
+        "tree_sha256": source.tree_sha256,
     }
 
 
@@ -93,7 +100,8 @@ def dev_container(plan: Plan, preset: Preset) -> dict[str, Any]:
     The format is that of https://containers.dev/implementors/json_reference/. What is compiled
     stays in a volume when the container is removed.
     """
-    folder = f"/workspace/{preset.application.name}"
+    application = preset.application
+    folder = f"/workspace/{application.name}" if application else "/workspace"
     settings: dict[str, Any] = {
         "name": f"{preset.name} (dev)",
         "image": plan.tag,
@@ -101,8 +109,9 @@ def dev_container(plan: Plan, preset: Preset) -> dict[str, Any]:
         "workspaceMount": f"source=${{localWorkspaceFolder}},target={folder},type=bind",
         "mounts": [f"source=gapforge-build-{preset.name},target=/workspace/.build,type=volume"],
         "runArgs": ["--network=none"],
-        "postCreateCommand": "build-application",
     }
+    if application is not None:
+        settings["postCreateCommand"] = "build-application"
     if preset.cuda:
         settings["hostRequirements"] = {"gpu": "optional"}
     return settings

@@ -14,7 +14,7 @@ from typing import Any
 from gapforge.base.files import sha256_bytes
 from gapforge.model import debian_control
 from gapforge.model.component import Component
-from gapforge.model.lock import Entry, Lock
+from gapforge.model.lock import Entry, Lock, epoch_of
 from gapforge.model.names import normalized
 from gapforge.model.preset import Preset
 
@@ -122,7 +122,7 @@ def parameters(
         "enabled": True,
         "python": preset.python,
         "cuda": preset.cuda,
-        "epoch": str(preset.epoch),
+        "epoch": str(epoch_of(preset, lock.epoch)),
     }
     left_out = {
         option.name for option in component.options or () if of_runtime and not option.runtime

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,6 +59,10 @@ _ARCHIVE = Record(
     {"made_by_host": Flag("the hosting site makes this archive on demand")},
 )
 _ARCHIVES = Items(_ARCHIVE, least=1)
+_ABOUT = Table(
+    Record({"licence": Text("SPDX licence expression"), "homepage": _URL}, {"gated": Text()}),
+    about="what a preset's source says of an archive, by the name of the source",
+)
 _BOTH = Record({"ko": Text(), "en": Text()})
 _READ = Text("when the sources were read", r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "YYYY-MM-DD")
 
@@ -173,6 +178,7 @@ SHAPES: Mapping[str, Record] = {
                 },
                 {"note": Text()},
             ),
+            "archives": _ABOUT,
             "packages": _facts({"major": _DOTTED, "names": Items(Text())}),
             "first": _facts(
                 {"compute": _DOTTED, "from": _DOTTED},
@@ -185,6 +191,7 @@ SHAPES: Mapping[str, Record] = {
     "ffmpeg": _document(
         {
             "releases": Items(Record({"version": _DOTTED, "archives": _ARCHIVES})),
+            "archives": _ABOUT,
             "headers": _facts({"version": _DOTTED, "archives": _ARCHIVES}, {"driver": _DOTTED}),
             "headers_for": _facts(
                 {
@@ -235,9 +242,16 @@ SHAPES: Mapping[str, Record] = {
                     "sha256": _HASH,
                     "switch_off": Text(),
                 },
-                {"size": Number("bytes"), "note": Text()},
+                {
+                    "size": Number("bytes"),
+                    "module": Text("only if this module is built"),
+                    "flags": Items(Text(), "only with these options of the component"),
+                    "option": Text("only with this option of CMake"),
+                    "note": Text(),
+                },
                 "what the configure step fetches",
             ),
+            "archives": _ABOUT,
             "notes": _NOTES,
         }
     ),
@@ -342,6 +356,15 @@ class TensorRTTar:
     cuda_from: str = ""
     cuda_to: str = ""
 
+    def supports_cuda(self, cuda: str) -> bool | None:
+        """Return whether it supports a CUDA; None if NVIDIA published no range for it."""
+        if versions.major(self.cuda) != versions.major(cuda):
+            return False
+        if self.cuda_from:
+            return versions.within(versions.minor(cuda), self.cuda_from, self.cuda_to)
+        same = versions.key(versions.minor(cuda)) == versions.key(self.cuda)
+        return True if same else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class TensorRTRelease:
@@ -358,6 +381,12 @@ class TensorRTRelease:
     pythons: tuple[str, ...]
     pythons_complete: bool
 
+    def tar_for(self, cuda: str) -> TensorRTTar | None:
+        """Return the tar file for a CUDA, preferably a confirmed one; None if none."""
+        supported = {tar: tar.supports_cuda(cuda) for tar in self.tars if cuda}
+        fitting = [tar for tar, answer in supported.items() if answer is not False]
+        return min(fitting, key=lambda tar: supported[tar] is None, default=None)
+
     def has_binding(self, python: str) -> bool | None:
         """Return whether there is a binding for this Python; None if that is not documented."""
         if python in self.pythons:
@@ -367,11 +396,12 @@ class TensorRTRelease:
 
 @dataclass(frozen=True)
 class Archive:
-    """A source archive; ``sha256`` is "" if no checksum is published."""
+    """A source archive; ``sha256`` is "" if no checksum is published, ``size`` 0 if unknown."""
 
     file: str
     url: str
     sha256: str = ""
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -419,14 +449,21 @@ class OpenCVNeed:
 class Download:
     """A file that the configure step of the OpenCV releases ``opencv`` downloads.
 
-    ``id`` is the folder in OpenCV's download cache.
+    ``id`` is the folder in OpenCV's download cache. It is needed only if ``module`` is built, with
+    the component's ``flags`` and with CMake's ``option``, where these are given, and without an
+    option that ``switch_off`` names.
     """
 
     opencv: tuple[str, ...]
     id: str
     file: str
     url: str
+    switch_off: str
     sha256: str = ""
+    size: int = 0
+    module: str = ""
+    flags: tuple[str, ...] = ()
+    option: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -436,7 +473,8 @@ class Catalog:
     ``drivers`` maps a CUDA toolkit to the driver that comes with it, ``minor_drivers`` a major
     version of CUDA to the oldest driver that runs it, ``tensorrt_first`` a compute capability to
     the first TensorRT for it. ``requires`` has packages of Python that
-    bring a module which an image may build itself. The tuples hold:
+    bring a module which an image may build itself. ``about`` has licence, homepage and login of
+    archives, by the name of a preset's source. The tuples hold:
 
     - ``suggestions``: CUDA from, CUDA to, compute capabilities to compile for
     - ``torch_code``: torch from, torch below, builds, compute capabilities that they have code for
@@ -480,6 +518,7 @@ class Catalog:
     opencv_ffmpeg_built: tuple[tuple[str, str], ...]
     opencv_numpy: tuple[tuple[str, str], ...]
     downloads: tuple[Download, ...]
+    about: Mapping[str, Mapping[str, str]]
 
     def image(self, reference: str) -> CudaImage | None:
         """Return the base image that has ``reference`` as its builder or runtime tag."""
@@ -492,6 +531,18 @@ class Catalog:
         return next(
             (r for r in ranges if versions.key(r.start) <= number < versions.key(r.below)), None
         )
+
+    def headers_choice(self, ffmpeg: str) -> str:
+        """Return the nv-codec-headers, 11.1 or newer, for an FFmpeg that need the oldest driver.
+
+        Of all of them for an FFmpeg that the catalog does not know.
+        """
+        accepted, key = self.headers_range(ffmpeg), versions.key
+        usual = [h for h in self.headers if key(h) >= (11, 1)]
+        fitting = [h for h in usual if accepted and accepted.accepts(h)] or usual
+        oldest_series = min(map(versions.minor, fitting), key=key, default="")
+        in_series = [h for h in fitting if versions.minor(h) == oldest_series]
+        return max(in_series, key=key, default="")
 
     def opencv_for(self, cuda: str) -> str:
         """Return the oldest OpenCV that is known to build with this CUDA and DNN; "" if none."""
@@ -597,7 +648,31 @@ def load(folder: Path) -> Catalog:
         opencv_ffmpeg_built=_pairs(opencv["ffmpeg_built"], "opencv", "ffmpeg"),
         opencv_numpy=_pairs(opencv["numpy_needs"], "numpy", "opencv"),
         downloads=tuple(_make(Download, d) for d in opencv["downloads"]),
+        about={**ffmpeg["archives"], **opencv["archives"], **trt["archives"]},
     )
+
+
+def of_presets(folder: Path) -> Catalog | None:
+    """Return the catalog that fills presets, None if there is none or it is not valid.
+
+    ``check`` reports its faults. The result is cached until a file changes.
+    """
+    try:
+        states = tuple(
+            (state.st_mtime_ns, state.st_size)
+            for state in ((folder / f"{name}.json").stat() for name in SHAPES)
+        )
+    except OSError:
+        return None
+    return _of_presets(folder, states)
+
+
+@lru_cache(maxsize=8)
+def _of_presets(folder: Path, _states: tuple[tuple[int, int], ...]) -> Catalog | None:
+    try:
+        return load(folder)
+    except PresetError:
+        return None
 
 
 def facts_and_sources(folder: Path) -> tuple[int, list[str]]:

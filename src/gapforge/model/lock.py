@@ -36,6 +36,8 @@ BESIDE_ENTRIES = frozenset({LOCK_FILE, f"{LOCK_FILE}.sig", "SHA256SUMS"})
 FORMAT = 2  # of locks that are written; format 1 is read too
 KINDS = ("image", "deb", "wheel", "source", "tensorrt", "index")
 _ROLES = (*ROLES, "install-tool")
+_OLD_EPOCH = 1700000000  # of locks without "epoch" whose preset gives none either
+_DAY = 24 * 60 * 60
 
 _HEX = Text("SHA-256", r"[0-9a-f]{64}", N_("64 lower-case hex digits"))
 _DIGEST = Text("digest", r"sha256:[0-9a-f]{64}", N_('"sha256:" and 64 hex digits'))
@@ -82,6 +84,7 @@ def _shape(version: int, reason: Shape) -> Record:
             ),
         },
         {
+            "epoch": Number("SOURCE_DATE_EPOCH of what is built, where the preset gives none"),
             "unresolved": Items(
                 Record(
                     {
@@ -90,7 +93,7 @@ def _shape(version: int, reason: Shape) -> Record:
                         "reason": reason,
                     }
                 )
-            )
+            ),
         },
     )
 
@@ -177,8 +180,9 @@ class LockedImage:
 class Lock:
     """Every file of one preset. ``entries`` are sorted by path.
 
-    A lock with ``unresolved`` items is a partial lock: sync keeps what it pins and resolves the
-    rest. Nothing is built or verified with it.
+    ``epoch`` is the SOURCE_DATE_EPOCH of what is built with it, 0 if its preset gives one or it was
+    written before locks had one. A lock with ``unresolved`` items is a partial lock: sync keeps
+    what it pins and resolves the rest. Nothing is built or verified with it.
     """
 
     preset: str
@@ -186,6 +190,7 @@ class Lock:
     images: Mapping[str, LockedImage]
     entries: tuple[Entry, ...]
     unresolved: tuple[UnresolvedItem, ...] = ()
+    epoch: int = 0
 
     @property
     def size(self) -> int:
@@ -233,6 +238,8 @@ class Lock:
             "images": {role: image.to_json() for role, image in self.images.items()},
             "entries": [e.to_json() for e in sorted(self.entries, key=lambda e: e.path)],
         }
+        if self.epoch:
+            document["epoch"] = self.epoch
         if self.unresolved:
             document["unresolved"] = [item.to_json() for item in sorted(self.unresolved)]
         return canonical_json(document)
@@ -275,6 +282,7 @@ def parse(data: bytes, *, shown: str, name: str) -> Lock:
         images={role: LockedImage(**image) for role, image in raw["images"].items()},
         entries=tuple(entries),
         unresolved=tuple(sorted(map(_unresolved_item, raw.get("unresolved", ())))),
+        epoch=raw.get("epoch", 0),
     )
 
 
@@ -292,6 +300,24 @@ def _unusable(faults: Sequence[Fault], shown: str, name: str) -> LockError:
         faults=faults,
         hint=_("online: ./deps_sync.sh {name!q} --update", name=name),
     )
+
+
+def epoch_of(preset: Preset, locked: int) -> int:
+    """Return the SOURCE_DATE_EPOCH of what is built, in seconds since 1970.
+
+    ``locked`` is that of the lock.
+    """
+    return (locked or _OLD_EPOCH) if preset.epoch is None else preset.epoch
+
+
+def epoch_for(preset: Preset, old: Lock | None, now: float) -> int:
+    """Return the epoch of a new lock: that of the ``old`` one if there is, else the day of ``now``.
+
+    Return 0 for a preset that gives its own. Whole days let locks of one day be equal.
+    """
+    if preset.epoch is not None:
+        return 0
+    return old.epoch if old is not None else int(now) // _DAY * _DAY
 
 
 def load_matching(file: Path, preset: Preset, *, update: bool = False) -> Lock | None:

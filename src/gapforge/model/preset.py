@@ -15,8 +15,10 @@ from gapforge.base import limits
 from gapforge.base.errors import Fault, PresetError
 from gapforge.base.files import canonical_json, sha256_bytes, unsafe_path_reason
 from gapforge.base.i18n import _, ngettext
-from gapforge.model import component, preset_rules, schema
+from gapforge.model import catalog as catalogs
+from gapforge.model import component, preset_defaults, preset_rules, schema
 from gapforge.model.build_packages import BuilderPackage, builder_packages, runtime_packages
+from gapforge.model.catalog import Catalog
 from gapforge.model.component import Component
 from gapforge.model.preset_rules import TARGET_OS as TARGET_OS
 from gapforge.model.preset_shape import preset_shape
@@ -168,13 +170,15 @@ class Application:
 class Preset:
     """What an image contains.
 
-    ``components`` has the options of each component that it uses, by name. ``raw`` is the document.
+    ``components`` has the options of each component that it uses, by name. ``raw`` is the document
+    with everything that the file leaves out filled in; ``origins`` says where that comes from, by
+    JSON path. ``epoch`` is None if it is the lock's, ``application`` None if there is none.
     ``without`` names Python packages that no dependency may bring; ``not_in_runtime`` has patterns
     of the files in RECORD that only the dev image gets, by package.
     ``apt_builder`` and ``apt_runtime`` are the packages that the document names itself; ``debs``
-    adds those that follow from it. ``sha256`` identifies the content and the packages that follow
-    from it, whatever the layout of the file. ``described`` are the
-    components that it was parsed with, None if their descriptions were not at hand.
+    adds those that follow from it. ``sha256`` identifies the content and what follows from it,
+    whatever the layout of the file. ``described`` are the components that it was parsed with, None
+    if their descriptions were not at hand, and ``catalog`` is the catalog that filled it.
     """
 
     name: str
@@ -184,7 +188,7 @@ class Preset:
     os_id: str
     os_version: str
     platform: str
-    epoch: int
+    epoch: int | None
     cuda: str
     cudnn: str
     builder: BaseImage
@@ -200,10 +204,17 @@ class Preset:
     apt_sources: tuple[AptSource, ...]
     sources: Mapping[str, SourceArchive]
     components: Mapping[str, Options]
-    application: Application
+    application: Application | None
     raw: Mapping[str, Any]
     sha256: str
     described: tuple[Component, ...] | None = field(default=None, repr=False, compare=False)
+    catalog: Catalog | None = field(default=None, repr=False, compare=False)
+    origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """Return the settings that the application's build may read."""
+        return self.application.secrets if self.application else ()
 
     def component(self, name: str) -> Options | None:
         """Return the options of a component, or None if the preset does not ask for it."""
@@ -242,12 +253,17 @@ def load(file: Path, *, shown: str = "", components: Path | None = None) -> Pres
 
     ``components`` is the folder of the components, by default the one beside the file's folder, as
     in a project. Without it, as for the receiver program, components' options are not checked.
+    What the file leaves out is filled in from the catalog beside ``components``.
     """
     shown = shown or f"{file.parent.name}/{file.name}"
-    described = component.described(components or file.parent.parent / "components")
+    components = components or file.parent.parent / "components"
+    described = component.described(components)
     raw, faults = read_json(file, preset_shape(described), shown, limits.PRESET)
+    catalog = None
     if raw is not None and not faults:
-        faults = preset_rules.broken_rules(raw, shown, file.stem, described)
+        catalog = catalogs.of_presets(components.parent / "catalog")
+        complete = preset_defaults.fill(raw, catalog).document
+        faults = preset_rules.broken_rules(complete, shown, file.stem, described)
     if faults:
         raise PresetError(
             ngettext(
@@ -256,13 +272,16 @@ def load(file: Path, *, shown: str = "", components: Path | None = None) -> Pres
             faults=faults,
             hint=_("correct it, then: ./gapforge check {stem!q}", stem=file.stem),
         )
-    return parse(raw, described)
+    return parse(raw, described, catalog)
 
 
 def faults_of(raw: Any, shown: str, components: tuple[Component, ...] | None) -> list[Fault]:
     """Return every fault of a raw preset that is not a file. ``shown`` names it in messages."""
     faults = schema.faults_of(raw, preset_shape(components), shown)
-    return faults or preset_rules.broken_rules(raw, shown, raw["name"], components)
+    if faults:
+        return faults
+    complete = preset_defaults.fill(raw).document
+    return preset_rules.broken_rules(complete, shown, raw["name"], components)
 
 
 def find(presets: Path, name: str) -> Preset:
@@ -299,21 +318,29 @@ def written_options(raw: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     )
 
 
-def parse(raw: Mapping[str, Any], components: tuple[Component, ...] | None = None) -> Preset:
-    """Return the preset of a valid document, with the defaults that ``components`` declare."""
+def parse(
+    written: Mapping[str, Any],
+    components: tuple[Component, ...] | None = None,
+    catalog: Catalog | None = None,
+) -> Preset:
+    """Return the preset of a valid document, with defaults, and what the ``catalog`` adds.
+
+    The options of components get the defaults that ``components`` declare.
+    """
+    filled = preset_defaults.fill(written, catalog)
+    raw = filled.document
     torch = raw.get("pytorch")
     trt = raw.get("tensorrt")
-    apt = raw.get("apt", {})
-    content = {k: v for k, v in raw.items() if k not in ("$schema", "summary")}
+    content = {k: v for k, v in written.items() if k not in ("$schema", "summary")}
     preset = Preset(
         name=raw["name"],
         summary_ko=raw["summary"]["ko"],
         summary_en=raw["summary"]["en"],
-        practice=raw.get("practice", False),
+        practice=raw["practice"],
         os_id=raw["os"]["id"],
         os_version=raw["os"]["version"],
-        platform=raw.get("platform", "linux/amd64"),
-        epoch=raw.get("epoch", 1700000000),
+        platform=raw["platform"],
+        epoch=raw.get("epoch"),
         cuda=raw.get("cuda") or "",
         cudnn=raw.get("cudnn") or "",
         builder=_base(raw["base"]["builder"]),
@@ -327,22 +354,25 @@ def parse(raw: Mapping[str, Any], components: tuple[Component, ...] | None = Non
         },
         pytorch=_pytorch(torch) if torch else None,
         tensorrt=_tensorrt(trt) if trt else None,
-        apt_builder=tuple(apt.get("builder", ())),
-        apt_runtime=tuple(apt.get("runtime", ())),
-        apt_sources=tuple(map(_apt_source, apt.get("sources", ()))),
+        apt_builder=tuple(raw["apt"]["builder"]),
+        apt_runtime=tuple(raw["apt"]["runtime"]),
+        apt_sources=tuple(map(_apt_source, raw["apt"]["sources"])),
         sources={name: _source(name, s) for name, s in sorted(raw["sources"].items())},
         components=_options(raw, components or ()),
-        application=_application(raw["application"]),
+        application=_application(raw["application"]) if raw["application"] else None,
         raw=raw,
         sha256=sha256_bytes(canonical_json(content).encode()),
         described=components,
+        catalog=catalog,
+        origins=filled.origins,
     )
     roles = {"builder": preset.builder_packages, "runtime": preset.runtime_packages}
-    derived = {role: sorted(p.name for p in roles[role] if p.only_derived) for role in roles}
-    if not any(derived.values()):
+    packages = {role: sorted(p.name for p in roles[role] if p.only_derived) for role in roles}
+    derived = filled.derived() | {role: names for role, names in packages.items() if names}
+    if not derived:
         return preset
-    # What components need decides what is locked, as much as the preset itself.
-    content["derived"] = {role: names for role, names in derived.items() if names}
+    # What the catalog and components add decides what is locked, as much as the preset itself.
+    content["derived"] = derived
     return replace(preset, sha256=sha256_bytes(canonical_json(content).encode()))
 
 
@@ -364,7 +394,7 @@ def _options(raw: Mapping[str, Any], components: Sequence[Component]) -> dict[st
 
 def _pytorch(raw: Mapping[str, Any]) -> PyTorch:
     return PyTorch(
-        raw["torch"], raw.get("torchvision", ""), raw.get("torchaudio", ""), raw["index"]
+        raw["torch"], raw.get("torchvision") or "", raw.get("torchaudio") or "", raw["index"]
     )
 
 

@@ -58,7 +58,7 @@ def broken_rules(
     if raw["name"] != stem:
         problem = _('is "{name}" but the file is {stem}.json', name=raw["name"], stem=stem)
         report("$.name", problem, f'"{stem}"')
-    practice = raw.get("practice", False)
+    practice = raw["practice"]
     target = (raw["os"]["id"], raw["os"]["version"])
     if target != TARGET_OS and not practice:
         report(
@@ -78,19 +78,29 @@ def broken_rules(
     _check_torch(raw, report)
     _check_tensorrt(raw, report)
     _check_components(raw, components or (), report)
-    _check_application(raw["application"], report)
+    if raw["application"] is not None:
+        _check_application(raw["application"], report)
     return faults
 
 
 def is_cpu_torch(torch: Mapping[str, Any]) -> bool:
     """Return whether the version or the index of a preset's ``pytorch`` names the CPU build."""
     _version, named, build = str(torch["torch"]).partition("+")
-    return build == "cpu" if named else str(torch["index"]).rstrip("/").endswith("/cpu")
+    return build == "cpu" if named else str(torch.get("index", "")).rstrip("/").endswith("/cpu")
 
 
 def _check_torch(raw: Mapping[str, Any], report: Report) -> None:
-    """Report PyTorch for the CPU in an image with CUDA: the check of the finished image fails."""
+    """Report PyTorch without an index, or for the CPU in an image with CUDA: its check fails."""
     torch, cuda = raw.get("pytorch"), raw.get("cuda")
+    if torch and "index" not in torch:
+        report(
+            "$.pytorch.index",
+            _("is missing, and the catalog has no torch {version}", version=torch["torch"]),
+            _(
+                '"index": "default" or the address of PyTorch\'s index, with "torchvision" and '
+                '"torchaudio" if the image needs them'
+            ),
+        )
     if torch and cuda and is_cpu_torch(torch):
         version = torch["torch"].partition("+")[0]
         build = "cu" + "".join(cuda.split(".")[:2])
@@ -112,7 +122,12 @@ def _check_torch(raw: Mapping[str, Any], report: Report) -> None:
 def _missing_source(name: str, option: str) -> tuple[str, str]:
     """Return problem and expected value where ``option`` needs a source archive."""
     problem = _('has no "{source}", which {option} needs', source=name, option=option)
-    return problem, _('a source archive named "{name}"', name=name)
+    example = f'{{"{name}": {{"urls": ["https://…"], "sha256": "…"}}}}'
+    expected = _(
+        'a version that the catalog has an archive for, or one in the preset: "sources": {example}',
+        example=example,
+    )
+    return problem, expected
 
 
 def _check_source(path: str, source: Mapping[str, Any], report: Report) -> None:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from gapforge.base.i18n import N_
 from gapforge.model.component import UNDECLARED, Component
 from gapforge.model.schema import (
+    AnyOf,
     Choice,
     Flag,
     Items,
@@ -122,7 +123,10 @@ _OWN = Record(
     {
         "format": Choice((FORMAT,), "version of this format"),
         "name": PRESET_NAME,
-        "summary": Record({"ko": Text(), "en": Text()}, about="one line for lists and prompts"),
+        "summary": AnyOf(
+            (Text(), Record({"ko": Text(), "en": Text()})),
+            "one line for lists and prompts, in one language or in both",
+        ),
         "os": Record(
             {"id": Choice(("ubuntu", "debian")), "version": DOTTED},
             about="operating system of the base",
@@ -142,37 +146,6 @@ _OWN = Record(
                     Items(FILE_PATTERN, "files as RECORD lists them; * also matches /", least=1),
                     PYTHON_PACKAGE,
                     "files of Python packages that only the dev image gets, by package",
-                ),
-            },
-        ),
-        "sources": Table(
-            SOURCE,
-            NAME,
-            "source archives by name; a component's component.json says which it takes",
-        ),
-        "application": Record(
-            {"name": NAME, "source": path("default source folder, relative to the project")},
-            {
-                "build": Text(
-                    "how it is built: cmake (default), meson, make, or ./SCRIPT of its folder",
-                    r"cmake|meson|make|\./[^\x00-\x1f\\]+",
-                    N_('"cmake", "meson", "make", or a script such as "./build.sh"'),
-                ),
-                "cmake": Items(OPTION, "build cmake: options for cmake"),
-                "meson": Items(OPTION, "build meson: options for meson setup"),
-                "make": Items(OPTION, "build make: variables for make"),
-                "command": Items(
-                    OPTION, "command that the image runs; the program NAME when absent", least=1
-                ),
-                "check": Items(
-                    OPTION,
-                    "command of the smoke check; {clip}, {output} and {summary} become file names",
-                ),
-                "secrets": Items(
-                    Record(
-                        {"key": ENV_KEY, "pass": Choice(("secret", "build-arg"))},
-                        {"required": Flag()},
-                    )
                 ),
             },
         ),
@@ -213,6 +186,41 @@ _OWN = Record(
                 ),
             },
         ),
+        "sources": Table(
+            SOURCE,
+            NAME,
+            "source archives by name; a component's component.json says which it takes",
+        ),
+        "application": Nullable(
+            Record(
+                {"source": path("default source folder, relative to the project")},
+                {
+                    "name": NAME,
+                    "build": Text(
+                        "how it is built: cmake (default), meson, make, or ./SCRIPT of its folder",
+                        r"cmake|meson|make|\./[^\x00-\x1f\\]+",
+                        N_('"cmake", "meson", "make", or a script such as "./build.sh"'),
+                    ),
+                    "cmake": Items(OPTION, "build cmake: options for cmake"),
+                    "meson": Items(OPTION, "build meson: options for meson setup"),
+                    "make": Items(OPTION, "build make: variables for make"),
+                    "command": Items(
+                        OPTION, "command that the image runs; the program NAME when absent", least=1
+                    ),
+                    "check": Items(
+                        OPTION,
+                        "command of the smoke check; {clip}, {output} and {summary} become files",
+                    ),
+                    "secrets": Items(
+                        Record(
+                            {"key": ENV_KEY, "pass": Choice(("secret", "build-arg"))},
+                            {"required": Flag()},
+                        )
+                    ),
+                },
+            ),
+            "the program of the image; null for none",
+        ),
         "practice": Flag("true: not for delivery; the image is labelled so"),
         "cuda": Nullable(DOTTED, "CUDA of the base image, major.minor; null for none"),
         "cudnn": Nullable(DOTTED, "cuDNN of the base image"),
@@ -220,15 +228,16 @@ _OWN = Record(
         "epoch": Number("SOURCE_DATE_EPOCH, seconds since 1970"),
         "pytorch": Nullable(
             Record(
+                {"torch": VERSION},
                 {
-                    "torch": VERSION,
+                    "torchvision": Nullable(VERSION),
+                    "torchaudio": Nullable(VERSION),
                     "index": Text(
                         '"default", or the address of PyTorch\'s index',
                         r"default|(https?|file)://\S+",
                         N_('"default" or an address'),
                     ),
                 },
-                {"torchvision": VERSION, "torchaudio": VERSION},
             )
         ),
         "tensorrt": Nullable(

@@ -12,12 +12,15 @@ from gapforge.base.errors import Fault, UsageError
 from gapforge.base.files import unsafe_path_reason, write_text
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
+from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
 from gapforge.model.preset import Preset
+from gapforge.model.preset_defaults import shortened
 from gapforge.model.text_shapes import PRESET_NAME
 
-_ONE_LINE = 100  # columns up to which a list or object of plain values stays on one line
-_FILLED = 110  # columns of a line in a long list
+_ONE_LINE = 110  # columns up to which a list or object stays on one line
+_ONE_OBJECT = 160  # an object of plain values: a base image with its digest has 150
+_FILLED = 120  # columns of a line in a long list
 
 
 def render(raw: Mapping[str, Any]) -> str:
@@ -44,11 +47,12 @@ def new_file(project: Project, name: str) -> Path:
 
 
 def write_new(file: Path, raw: Mapping[str, Any]) -> Preset:
-    """Write a new preset of the project and return it.
+    """Write a new preset of the project, without what is filled in anyway, and return it.
 
     Raise PresetError, and write nothing, if it has faults.
     """
-    text = render(raw)
+    catalog = catalogs.of_presets(file.parent.parent / "catalog")
+    text = render(shortened(raw, catalog))
     with tempfile.TemporaryDirectory() as room:
         trial = Path(room, file.name)
         trial.write_text(text, encoding="utf-8")
@@ -64,7 +68,8 @@ def _render(value: Any, indent: str) -> str:
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     )
     flat = all(not isinstance(member, dict | list) for member in members)
-    if not members or (flat and indent and len(indent + plain) <= _ONE_LINE):
+    most = _ONE_OBJECT if flat and isinstance(value, dict) else _ONE_LINE
+    if not members or (indent and len(indent + plain) <= most):
         return plain
     inner = indent + "  "
     if isinstance(value, dict):

@@ -275,6 +275,19 @@ class _Rehearsal:
             )
         self.record.preset_sha256, self.record.practice = preset.sha256, preset.practice
 
+    def _locate_source(self, application: dict[str, Any]) -> None:
+        """Make the folder of the application's source relative to the project, or warn."""
+        folder = Path(application["folder"])
+        if self.site.root in (folder, *folder.parents):
+            application["folder"] = str(folder.relative_to(self.site.root))
+            return
+        self._warn(
+            _(
+                "the application source is {folder}, outside of the project: carry it too",
+                folder=folder,
+            )
+        )
+
     def _build(self, runner: SiteRunner, kind: str) -> None:
         words = ["--preset", self.preset.name, "--type", kind, "--non-interactive"]
         if self.options.app_source is not None:
@@ -288,16 +301,8 @@ class _Rehearsal:
             "type": kind,
         }
         image, engine = facts_of_report(report, expected)
-        folder = Path(image["application"]["folder"])
-        if self.site.root in (folder, *folder.parents):
-            image["application"]["folder"] = str(folder.relative_to(self.site.root))
-        else:
-            self._warn(
-                _(
-                    "the application source is {folder}, outside of the project: carry it too",
-                    folder=folder,
-                )
-            )
+        if image["application"] is not None:
+            self._locate_source(image["application"])
         self.record.images.append(image)
         self.record.engine = {**(self.record.engine or {}), **engine}
 

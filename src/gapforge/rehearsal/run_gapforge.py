@@ -153,7 +153,7 @@ class SiteRunner:
 
         The secrets' keys stay: a CI job has its tokens in the environment, and so has a site.
         """
-        kept = {*_KEPT, *(secret.key for secret in self.preset.application.secrets)}
+        kept = {*_KEPT, *(secret.key for secret in self.preset.secrets)}
         values = {key: value if key in kept else None for key, value in os.environ.items()}
         if self.user is not None:  # instead of root's
             values["HOME"] = str(self.user.home or self.site)

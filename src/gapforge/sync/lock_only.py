@@ -111,6 +111,7 @@ class _LockOnly(Run):
             images=locked,
             entries=tuple(sorted(entries, key=lambda e: e.path)),
             unresolved=tuple(sorted(self.unresolved)),
+            epoch=self.epoch,
         )
 
     def _leave_unresolved(self, kind: str, names: Iterable[str], reason: Reason) -> None:

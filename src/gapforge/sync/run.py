@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -158,6 +159,8 @@ class Run:
         if old is not None:
             base_image_rules.check_operating_systems(self.preset, old.images)
         self.before = old or self._previous_lock()
+        kept = None if self.options.update else old
+        self.epoch = locks.epoch_for(self.preset, kept, time.time())
         return old
 
     def _previous_lock(self) -> Lock | None:

@@ -17,7 +17,7 @@ from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.model import lock as locks
-from gapforge.model.lock import LOCK_FILE, Entry, Lock, LockedImage
+from gapforge.model.lock import LOCK_FILE, Entry, Lock, LockedImage, epoch_of
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
@@ -161,6 +161,7 @@ class _Sync(Run):
             preset_sha256=preset.sha256,
             images={role: image for role, (_layout, image) in bases.items()},
             entries=tuple(sorted(entries, key=lambda e: e.path)),
+            epoch=self.epoch,
         )
 
     def _source_entry(
@@ -342,7 +343,12 @@ class _Sync(Run):
         folder = self.work / f"image-{len(list(self.work.glob('image-*')))}"
         folder.mkdir()
         image = base_images.fetch(
-            base, self.project, self.preset.epoch, folder, self.network, self.progress
+            base,
+            self.project,
+            epoch_of(self.preset, self.epoch),
+            folder,
+            self.network,
+            self.progress,
         )
         files: Files = {}
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):

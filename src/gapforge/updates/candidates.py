@@ -9,7 +9,6 @@ from typing import Any
 
 from gapforge.base.errors import GapforgeError
 from gapforge.base.i18n import _
-from gapforge.compat import tensorrt
 from gapforge.model.catalog import Archive, Catalog
 from gapforge.model.lock import Lock
 from gapforge.model.names import ROLES, normalized, package_of
@@ -308,8 +307,8 @@ def _tensorrt_candidates(search: Search, trt: TensorRT) -> list[Candidate]:
     for version in sorted(search.catalog.tensorrt, key=key, reverse=True):
         if search.same_line and major(version) != major(trt.version):
             continue
-        tar = tensorrt.tar_for(search.catalog.tensorrt[version], cuda)
-        if key(version) > key(trt.version) and tar and tensorrt.supports_cuda(tar, cuda):
+        tar = search.catalog.tensorrt[version].tar_for(cuda)
+        if key(version) > key(trt.version) and tar and tar.supports_cuda(cuda):
             archive = Archive(tar.file, tar.url, tar.sha256)
             found.append(Candidate(version, _set_source("tensorrt", version, archive)))
     return found

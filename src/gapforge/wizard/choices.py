@@ -156,9 +156,9 @@ def tensorrt_menu(
     default = nearest.version if nearest else ""
     menu = []
     for release in releases:
-        tar = tensorrt.tar_for(release, base.cuda)
+        tar = release.tar_for(base.cuda)
         assert tar is not None  # releases_for returns only releases with a tar file
-        supported = tensorrt.supports_cuda(tar, base.cuda)
+        supported = tar.supports_cuda(base.cuda)
         if not supported and key(tar.cuda) > key(base.cuda):
             continue
         binding_unknown = release.pythons and release.has_binding(python) is None

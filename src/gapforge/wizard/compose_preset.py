@@ -25,6 +25,7 @@ from gapforge.model.catalog import Archive, Catalog
 from gapforge.model.component import Component
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
+from gapforge.model.preset_defaults import shortened, source_of
 from gapforge.model.versions import key, local, major, minor, public
 from gapforge.wizard.choices import NONE, Choices, find_base
 
@@ -170,9 +171,10 @@ def preset_for(
     name = next(n for n in names if n not in taken and not project.preset_file(n).exists())
     raw["name"] = name
     raw["summary"] = summary_of(raw)
-    made = presets.parse(raw, base.described)
+    written = shortened(raw, catalog)
     if write:
-        write_text(project.preset_file(name), preset_writer.render(raw))
+        write_text(project.preset_file(name), preset_writer.render(written))
+    made = presets.parse(written, base.described, catalog)
     return made, f"presets/{name}.json"
 
 
@@ -241,26 +243,16 @@ def _update_opencv(raw: dict[str, Any], options: dict[str, Any], catalog: Catalo
     options["version"] = new
     for name, archive in zip(("opencv", "opencv-contrib"), catalog.opencv[new], strict=True):
         if name in sources:
-            sources[name] = {**_source(archive), "version": new, **_kept(sources[name])}
+            sources[name] = {**source_of(archive), "version": new, **_kept(sources[name])}
     for download in catalog.downloads:
         name = f"opencv-cache-{download.id}"
         if name in sources and new in download.opencv and old not in download.opencv:
-            archive = Archive(download.file, download.url, download.sha256)
-            sources[name] = {**_source(archive), **_kept(sources[name])}
+            archive = Archive(download.file, download.url, download.sha256, download.size)
+            sources[name] = {**source_of(archive), **_kept(sources[name])}
 
 
 def _kept(source: Mapping[str, Any]) -> dict[str, Any]:
     return {k: source[k] for k in ("licence", "homepage") if k in source}
-
-
-def _source(archive: Archive) -> dict[str, Any]:
-    """Return the part of a raw preset's source that describes an archive."""
-    result: dict[str, Any] = {"urls": [archive.url], "sha256": archive.sha256 or None}
-    if not archive.sha256:
-        result["trust"] = "first-use"
-    if archive.url.rsplit("/", 1)[-1] != archive.file:
-        result["file"] = archive.file
-    return result
 
 
 def _set_python(raw: dict[str, Any], python: str) -> None:
@@ -309,22 +301,17 @@ def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
     if release is None:
         best = tensorrt.best_fits(cuda, cudnn, raw["python"]["version"], catalog)
         raise _unknown_tensorrt(wanted, cuda, nearest_version(wanted, (r.version for r in best)))
-    fitting_tar = tensorrt.tar_for(release, cuda)
+    fitting_tar = release.tar_for(cuda)
     if fitting_tar and not tensorrt.is_recommended(release.version, cuda):
         finding = tensorrt.not_recommended(release.version, presets.parse(raw), catalog)
         raise _incompatible([finding])
     tar = fitting_tar or release.tars[-1]  # check_preset then reports that it does not fit
     source = {
-        **_source(Archive(tar.file, tar.url, tar.sha256)),
+        **source_of(Archive(tar.file, tar.url, tar.sha256, tar.size)),
         "version": release.version,
-        "licence": "LicenseRef-NVIDIA-TensorRT-SLA",
-        "homepage": "https://developer.nvidia.com/tensorrt",
-        "gated": "NVIDIA may answer with a login page: sign in at developer.nvidia.com/tensorrt"
-        " with a browser, accept the licence and download this file",
+        **catalog.about["tensorrt"],
     }
     source.update({k: old_source[k] for k in ("licence", "homepage", "gated") if k in old_source})
-    if tar.size:
-        source["size"] = tar.size
     debs = raw.setdefault("apt", {}).setdefault("builder", [])
     if tar.file.endswith(".zst") and "zstd" not in debs:
         debs.append("zstd")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from gapforge.base.project import Project
 from gapforge.cli import main as cli
+from gapforge.model import preset as presets
 from samples import ROOT
 
 TEMPLATE = "ubuntu22.04-cuda12.4-torch2.5"
@@ -27,8 +29,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def written(place: Project, name: str = "mine") -> dict[str, Any]:
-    raw: dict[str, Any] = json.loads(place.preset_file(name).read_text(encoding="utf-8"))
-    return raw
+    """Return the document with everything that the short file leaves out."""
+    return dict(presets.load(place.preset_file(name)).raw)
 
 
 def test_new_preset_has_versions_of_template_and_own_application(
@@ -39,7 +41,7 @@ def test_new_preset_has_versions_of_template_and_own_application(
     (source / "meson.build").touch()
     assert cli.main(["new", "mine", "--from", TEMPLATE, "--app-source", str(source)]) == 0
     raw, template = written(place), written(place, TEMPLATE)
-    assert raw["name"] == "mine" and "practice" not in raw
+    assert raw["name"] == "mine" and not raw["practice"]
     assert raw["application"] == {"name": "player", "source": "apps/Player", "build": "meson"}
     for key in ("os", "cuda", "pytorch", "tensorrt", "sources", "ffmpeg", "opencv"):
         assert raw[key] == template[key]
@@ -109,6 +111,7 @@ def test_source_outside_project_is_explained(
         ([TEMPLATE, "--from", TEMPLATE], 2, f"presets/{TEMPLATE}.json"),
         (["../mine", "--from", TEMPLATE], 2, '"../mine"'),
         (["mine", "--from", TEMPLATE, "--app-source", "/nowhere"], 2, "/nowhere"),
+        (["mine", "--from", TEMPLATE, "--app-source", "none", "--check", "x"], 2, "--check"),
         (["mine", "--from", TEMPLATE, "--tensorrt", "8.5.3"], 9, "TensorRT"),
         (["mine", "--from", TEMPLATE, "--check", "it's"], 2, "--check"),
         (["mine", "--from", TEMPLATE, "--app-name", "Not A Name"], 3, "$.application.name"),
@@ -121,6 +124,34 @@ def test_refusal_writes_nothing(
     assert cli.main(["new", *words]) == code
     assert named in capsys.readouterr().err
     assert sorted(path.name for path in place.presets.iterdir()) == before
+
+
+def test_image_without_an_application_is_written_short(place: Project) -> None:
+    assert cli.main(["new", "mine", "--from", TEMPLATE, "--app-source", "none"]) == 0
+    made = presets.load(place.preset_file("mine"))
+    short = json.loads(place.preset_file("mine").read_text(encoding="utf-8"))
+    assert made.application is None
+    assert made.pytorch is not None and made.pytorch.torchvision
+    assert not {"application", "practice", "platform"} & set(short)
+    assert short["pytorch"] == {"torch": made.pytorch.torch}
+    assert cli.main(["check", "mine"]) == 0
+
+
+def test_questions_in_a_terminal(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    offered = [n for n in presets.names(place.presets) if n != "debian12-cpu-quickstart"]
+    number = offered.index(TEMPLATE) + 1
+    source = place.root / "examples/xaiva-media"
+    monkeypatch.setattr("sys.stdin", Terminal(f"{number}\n{source}\n"))
+    assert cli.main(["new", "mine"]) == 0
+    made = presets.load(place.preset_file("mine"))
+    assert made.application is not None
+    assert (made.application.source, made.cuda) == ("examples/xaiva-media", "12.4")
+    monkeypatch.setattr("sys.stdin", Terminal(""))
+    assert cli.main(["new", "other"]) == 2
 
 
 def test_practice_only_on_request(place: Project) -> None:

@@ -52,7 +52,9 @@ def test_verdict_on_a_licence(licence: str, verdict: str) -> None:
 
 
 def judgements(raw: dict[str, Any], lock: Lock | None = None) -> dict[str, Judgement]:
-    return {judgement.part: judgement for judgement in judge(parse(raw), lock, CATALOG)}
+    return {
+        judgement.part: judgement for judgement in judge(parse(raw, None, CATALOG), lock, CATALOG)
+    }
 
 
 def test_nonfree_ffmpeg_forbids_redistribution() -> None:

@@ -26,3 +26,8 @@ def test_shipped_presets_keep_content_and_order(file: Path) -> None:
     text = render(raw)
     assert json.loads(text) == raw and list(json.loads(text)) == list(raw)
     assert text.count("\n") < 170
+
+
+@pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
+def test_shipped_preset_fits_on_a_screen(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 60

@@ -292,10 +292,11 @@ def test_both_languages_have_the_same_structure() -> None:
     assert shapes[0] == shapes[1]
 
 
-def test_urls_come_only_from_presets() -> None:
+def test_urls_come_only_from_presets_and_the_catalog() -> None:
     """The code adds no host of an index or a distribution to a document."""
     project = Project(ROOT, ROOT / "artifacts")
-    texts = [file.read_text(encoding="utf-8") for file in (ROOT / "presets").glob("*.json")]
+    files = (file for name in ("presets", "catalog") for file in (ROOT / name).glob("*.json"))
+    texts = [file.read_text(encoding="utf-8") for file in files]
     known = "\n".join(texts)
     for path, text in generate.documents(project).items():
         for word in text.replace("|", " ").split():

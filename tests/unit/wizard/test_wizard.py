@@ -300,7 +300,7 @@ def test_nearest_tensorrt_is_the_default_and_what_check_suggests(
     assert (default.value, built_for in default.note) == (version, True)
     best = tensorrt.best_fits(chosen.cuda, chosen.cudnn, python, CATALOG)
     for release in best:
-        tar = tensorrt.tar_for(release, chosen.cuda)
+        tar = release.tar_for(chosen.cuda)
         assert tar is not None and tar.cuda == built_for and tar.sha256
     # A TensorRT that is newer than every release: check names the same one.
     template = compose_preset.template_for(chosen.builder, place, CATALOG)

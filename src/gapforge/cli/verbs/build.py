@@ -192,7 +192,8 @@ def _dry_run(args: argparse.Namespace, project: Project, inputs: Inputs, options
     for secret in plan.secrets:
         state = _("set") if secret.key in inputs.secrets.values else pgettext("summary", "not set")
         _print_row(secret.passed, f"{secret.key} ({state})")
-    _print_row(_("application"), f"{plan.application_folder} ({inputs.source.chosen_by_text})")
+    if inputs.source is not None:
+        _print_row(_("application"), f"{plan.application_folder} ({inputs.source.chosen_by_text})")
     folders = Counter("/".join(file.path.split("/")[:2]) for file in plan.files)
     for top, count in sorted(folders.items()):
         _print_row(_("context"), f"{top} ({count})")

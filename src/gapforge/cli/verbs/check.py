@@ -266,6 +266,8 @@ def examine(
 
 def _source_faults(project: Project, preset: Preset) -> list[Fault]:
     """Return why the application's source folder cannot be used, as a build would say."""
+    if preset.application is None:
+        return []
     with suppress(SecretError):  # a build reports it
         settings = env_file.load(project.env_file, ()).settings
         try:

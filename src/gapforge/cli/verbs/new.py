@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gapforge.base.errors import UsageError
+from gapforge.base.errors import PresetError, UsageError
 from gapforge.base.files import given_path, real_path
-from gapforge.base.i18n import N_, _
+from gapforge.base.i18n import N_, _, localized
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
+from gapforge.base.text import whole_number
 from gapforge.cli.argument_parser import add_json, add_versions
-from gapforge.cli.output import print_json, warn
+from gapforge.cli.output import print_json, say, warn
 from gapforge.image.application_source import build_of, setting_key
 from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
 from gapforge.model import preset_writer
 from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Preset
-from gapforge.wizard.choices import Choices
+from gapforge.model.preset_defaults import name_of_folder
+from gapforge.wizard.choices import NONE, Choices
 from gapforge.wizard.compose_preset import apply_overrides, summary_of, template_for, warnings_of
 
 HELP = N_("write a preset for your own application, with the versions of an existing preset")
@@ -38,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--from", dest="template", metavar="PRESET", help=_("preset to begin with"))
     add("--base", metavar="IMAGE", help=_("base image; without --from, chooses the nearest preset"))
     add_versions(parser)
-    add("--app-source", metavar="DIR", help=_("the application's source folder"))
+    add(
+        "--app-source",
+        metavar="DIR",
+        help=_("the application's source folder; none for an image without one"),
+    )
     add("--app-name", metavar="NAME", help=_("the application's name (default: of its folder)"))
     add(
         "--app-build",
@@ -60,6 +67,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
     """Write the preset and return 0."""
     file = preset_writer.new_file(project, args.name)
     catalog = catalogs.load(project.catalog)
+    if not (args.template or args.base or args.json) and sys.stdin.isatty():
+        _ask(args, project)
     template = _template(args, project, catalog)
     choices = Choices(base=args.base, python=args.python, torch=args.torch, tensorrt=args.tensorrt)
     raw = apply_overrides(template.raw, choices, catalog, template.described)
@@ -79,10 +88,37 @@ def run(args: argparse.Namespace, project: Project) -> int:
     for text in warnings:
         warn(text)
     print(_("wrote {file}", file=file))
-    if source is not None:
+    if application is not None and source is not None:
         print(_source_note(project, application, source))
     print(_("next: ") + "; ".join(following))
     return 0
+
+
+def _ask(args: argparse.Namespace, project: Project) -> None:
+    """Ask for the preset to begin with and the application, as far as no option names them.
+
+    No answer leaves the option unset.
+    """
+    offered = []
+    for name in presets.names(project.presets):
+        with suppress(PresetError):  # check reports it
+            preset = presets.find(project.presets, name)
+            if args.practice or not preset.practice:
+                offered.append(preset)
+    for number, preset in enumerate(offered, 1):
+        say(f"{number}  {preset.name}")
+        say(f"     {localized(ko=preset.summary_ko, en=preset.summary_en)}")
+    answer = _answer(_("preset to begin with (number or name)"))
+    number = whole_number(answer) or 0
+    args.template = offered[number - 1].name if 0 < number <= len(offered) else answer
+    if args.app_source is None:
+        args.app_source = _answer(_("the application's source folder (none: no application)"))
+
+
+def _answer(question: str) -> str:
+    """Return the line that is typed after a question, "" at the end of the input."""
+    print(f"{question}: ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip()
 
 
 def _template(args: argparse.Namespace, project: Project, catalog: Catalog) -> Preset:
@@ -108,12 +144,26 @@ def _template(args: argparse.Namespace, project: Project, catalog: Catalog) -> P
     return template
 
 
-def _application(args: argparse.Namespace, project: Project) -> tuple[dict[str, Any], Path | None]:
-    """Return the preset's "application", and the source folder if it is outside the project."""
+def _application(
+    args: argparse.Namespace, project: Project
+) -> tuple[dict[str, Any] | None, Path | None]:
+    """Return the preset's "application", and the source folder if it is outside the project.
+
+    The application is None with --app-source none. Raise UsageError for options that then say
+    nothing, or for a source that is no folder.
+    """
+    if args.app_source == NONE:
+        for key in ("app_name", "app_build", "command", "check"):
+            if getattr(args, key):
+                flag = "--" + key.replace("_", "-")
+                raise UsageError(
+                    _("{flag} is for an application", flag=flag), hint=_("--app-source DIR")
+                )
+        return None, None
     source = given_path(args.app_source).absolute() if args.app_source else None
     if source is not None and not source.is_dir():
         raise UsageError(_("{folder} is not a folder", folder=source), hint=_("--app-source DIR"))
-    name = args.app_name or (_as_name(source.name) if source else "") or args.name
+    name = args.app_name or (name_of_folder(source.name) if source else "") or args.name
     inside = source is not None and real_path(project.root) in real_path(source).parents
     if source is not None and inside:
         folder = real_path(source).relative_to(real_path(project.root)).as_posix()
@@ -137,11 +187,6 @@ def _words(flag: str, text: str) -> list[str]:
             _("{flag} {text!r}: {error}", flag=flag, text=text, error=error),
             hint=_("quote the words as in a shell"),
         ) from None
-
-
-def _as_name(folder: str) -> str:
-    """Return a folder's name as the name of an application, "" if nothing is left of it."""
-    return re.sub(r"[^a-z0-9._-]+", "-", folder.lower()).strip("-._")
 
 
 def _source_note(project: Project, application: dict[str, Any], source: Path) -> str:

@@ -1,0 +1,84 @@
+"""Test `gapforge show`: everything that a preset leaves out, and where each value comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gapforge.base.text import width
+from gapforge.cli.main import main
+from samples import ROOT, raw_preset
+
+SHORT = {
+    "format": 1,
+    "name": "own",
+    "summary": "한 언어",
+    "os": {"id": "ubuntu", "version": "22.04"},
+    "base": {"builder": {"image": "ubuntu:22.04"}, "runtime": {"image": "ubuntu:22.04"}},
+    "python": {"version": "3.10"},
+    "pytorch": {"torch": "2.5.1+cpu"},
+    "ffmpeg": {"version": "5.1.9", "configure": ["--enable-libx265", "--enable-gpl"]},
+    "apt": {"builder": ["libpugixml-dev"]},
+    "application": {"source": "apps/own"},
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for folder in ("catalog", "components"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    presets = tmp_path / "presets"
+    presets.mkdir()
+    (presets / "own.json").write_text(json.dumps(SHORT), encoding="utf-8")
+    full = raw_preset(name="full")
+    (presets / "full.json").write_text(json.dumps(full), encoding="utf-8")
+    monkeypatch.setenv("GAPFORGE_ROOT", str(tmp_path))
+    return tmp_path
+
+
+def shown(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> dict[str, list[tuple[object, str, str]]]:
+    """Return value, origin and what it belongs to, by path."""
+    assert main(["show", name, "--json"]) == 0
+    found: dict[str, list[tuple[object, str, str]]] = {}
+    for value in json.loads(capsys.readouterr().out)["values"]:
+        row = (value["value"], value["from"], value.get("of", ""))
+        found.setdefault(value["path"], []).append(row)
+    return found
+
+
+@pytest.mark.usefixtures("project")
+def test_origin_of_each_value(capsys: pytest.CaptureFixture[str]) -> None:
+    values = shown(capsys, "own")
+    assert values["os.version"] == [("22.04", "preset", "")]
+    assert values["practice"] == [(False, "default", "")]
+    assert values["application.name"] == [("own", "default", "")]
+    assert values["pytorch.torchvision"] == [("0.20.1+cpu", "catalog", "")]
+    assert values["sources.ffmpeg.version"] == [("5.1.9", "catalog", "")]
+    assert values["epoch"] == [(None, "lock", "")]
+    builder = {(origin, of): names for names, origin, of in values["apt.builder"]}
+    assert builder["preset", ""] == ["libpugixml-dev"]
+    assert "nasm" in builder["component", "ffmpeg"]  # type: ignore[operator]
+    assert builder["option", "ffmpeg configure --enable-libx265"] == ["libx265-dev"]
+
+
+@pytest.mark.usefixtures("project")
+def test_preset_in_full_has_nothing_of_the_catalog(capsys: pytest.CaptureFixture[str]) -> None:
+    origins = {row[1] for rows in shown(capsys, "full").values() for row in rows}
+    assert "catalog" not in origins
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("language", ["ko", "en"])
+def test_lines_fit_the_window(
+    columns: int, language: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("GAPFORGE_LANG", language)
+    assert main(["show", "own"]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert width(line) <= columns or len(line.split()) == 1, line
