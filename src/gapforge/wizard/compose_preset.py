@@ -209,7 +209,11 @@ def _set_base(raw: dict[str, Any], reference: str, catalog: Catalog) -> None:
     if base is None:  # an unknown image, which is assumed to have the preset's CUDA and cuDNN
         raw["base"] = {"builder": {"image": reference}, "runtime": {"image": reference}}
         return
-    raw["base"] = {"builder": {"image": base.builder}, "runtime": {"image": base.runtime}}
+    raw["base"] = {
+        # The preset's own image keeps its digest.
+        role: old if (old := raw["base"][role]).get("image") == image else {"image": image}
+        for role, image in (("builder", base.builder), ("runtime", base.runtime))
+    }
     before = (raw.get("cuda") or "", major(raw.get("cudnn") or ""))
     raw["cuda"], raw["cudnn"] = base.cuda or None, base.cudnn or None
     options = presets.written_options(raw, "opencv")
@@ -228,7 +232,7 @@ def _remove_cuda(raw: dict[str, Any]) -> None:
     for source in ("nv-codec-headers", "opencv-cache-nvidia_optical_flow"):
         raw["sources"].pop(source, None)
     if options := presets.written_options(raw, "opencv"):
-        options["cuda"] = options["dnn"] = False
+        options.update({key: False for key in ("cuda", "dnn") if key in options})
         options.pop("architectures", None)
         if modules := options.get("modules"):
             options["modules"] = [m for m in modules if not m.startswith(("cuda", "cudev"))]
@@ -316,7 +320,9 @@ def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
     if tar.file.endswith(".zst") and "zstd" not in debs:
         debs.append("zstd")
     raw["sources"]["tensorrt"] = source
-    raw["tensorrt"] = {"version": release.version, "form": "tar", "python": old.get("python", True)}
+    raw["tensorrt"] = {"version": release.version, "form": "tar"}
+    if "python" in old:
+        raw["tensorrt"]["python"] = old["python"]
 
 
 def _unknown_tensorrt(wanted: str, cuda: str, near: str) -> CompatibilityError:
