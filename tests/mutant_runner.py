@@ -162,7 +162,12 @@ def main() -> None:
 
 
 def _load(name: str) -> None:
-    """Load a module that the tests import, so that the next forks need not."""
+    """Load a module that the tests import, so that the next forks need not.
+
+    Not hypothesis, which warns if it is loaded before its plugin for pytest.
+    """
+    if "hypothesis" in name:
+        return
     try:
         importlib.import_module(name)
     except Exception:  # noqa: S110 - such as a module that only a package can import
