@@ -90,7 +90,7 @@ if wants python3; then
         "-DOPENCV_PYTHON3_INSTALL_PATH=${packages#/usr/local/}"
     )
     [[ -f "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include", "posix_prefix"))')/Python.h" ]] ||
-        die "opencv: Python.h is missing; add libpython$(python_version)-dev to apt.builder"
+        die "opencv: Python.h is missing, which the package libpython$(python_version)-dev brings; synchronise again"
 else
     arguments+=(-DBUILD_opencv_python3=OFF)
 fi

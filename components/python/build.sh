@@ -13,8 +13,8 @@ version="$(param python)"
 program="/usr/bin/python$version"
 if [[ ! -x "$program" ]]; then
     present="$(find /usr/bin -maxdepth 1 -name 'python3.*' ! -name '*-config' -printf '%f ' 2> /dev/null)"
-    die "python: $program is missing (this image has: ${present:-no Python}); add python$version to apt.builder and" \
-        "apt.runtime of the preset, with an APT source that has it, and synchronise again"
+    die "python: $program is missing (this image has: ${present:-no Python}); use another python.version in" \
+        "the preset, or add an archive that has python$version to apt.sources, and synchronise again"
 fi
 
 # Use a separate name. An alternative "python3" may exist whose link is /usr/bin/python3, and it would be moved.

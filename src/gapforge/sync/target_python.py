@@ -62,8 +62,8 @@ def found(
             _("the images have no Python {python}", python=preset.python),
             faults=[Fault(package, _(problem, role=role)) for role in missing],
             hint=_(
-                "add python{python} to apt.builder and apt.runtime in presets/{name}.json, with an "
-                "APT source that has it",
+                "use another python.version in presets/{name}.json, or add an archive that has "
+                "python{python} to apt.sources",
                 python=preset.python,
                 name=preset.name,
             ),
