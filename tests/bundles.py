@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -76,6 +77,9 @@ class Sender:
     def second(self) -> str:
         """Add a preset that shares files with the first one. Return its name."""
         name = next(n for n in documents.names(self.project.presets) if n != PRESET)
+        # In full, because the project has neither the catalog nor components.
+        document = documents.load(ROOT / "presets" / f"{name}.json").raw
+        self.project.preset_file(name).write_text(json.dumps(document), encoding="utf-8")
         fabricate(self.project, documents.find(self.project.presets, name))
         return name
 

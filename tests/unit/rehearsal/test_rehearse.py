@@ -278,7 +278,7 @@ def test_preset_changed_after_pack_is_warned_about(office: Office) -> None:
     packed = presets.find(office.project.presets, PRESET)
     file = office.project.preset_file(PRESET)
     document = json.loads(file.read_text())
-    document["epoch"] += 1
+    document["epoch"] = 1_700_000_000
     file.write_text(json.dumps(document))
     changed = presets.find(office.project.presets, PRESET)
     fabricate(office.project, changed)

@@ -111,6 +111,8 @@ def _catalog(path: Path) -> object:
 def _component(path: Path) -> object:
     for script in component.SCRIPTS:
         (path.parent / script).touch()
+    packages = samples.ROOT / "components/opencv/packages.json"
+    (path.parent / packages.name).write_bytes(packages.read_bytes())
     return component.load_all(path.parents[1]), component.described(path.parents[1])
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from bundles import PRESET, RUN_ENV, hashes, sender, site_at
+from fabric import fabricate
 from gapforge.base import sudo_caller
 from gapforge.base.errors import BusyError, TrustError
 from gapforge.base.files import sha256_bytes
@@ -26,13 +27,16 @@ from gapforge.bundle import pack as packing
 from gapforge.bundle.bundle_index import read_index, render_index
 from gapforge.bundle.volume_format import HEAD, trailer_bytes, volume_index
 from gapforge.bundle.volume_reader import read_volume
+from gapforge.engine import detect
 from gapforge.model import lock as locks
+from gapforge.model import preset as presets
 from gapforge.store import sha256sums
 from gapforge.store.store import Store
 from gapforge.store.verify_artifacts import verify
 from gapforge.trust import rollback_protection, ssh_signatures, trusted_signers
 from media import carried
 from raised import assert_error, values_of
+from samples import ROOT
 from signers import (
     SIGNED_AT,
     Machine,
@@ -653,7 +657,12 @@ def test_copied_artifacts_need_signed_lock(air: Air) -> None:
     air.site.ok("verify", PRESET)
 
 
-def test_forged_checksums_are_refused_by_signature(air: Air) -> None:
+def test_forged_checksums_are_refused_by_signature(
+    air: Air, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for project in (air.made.project, air.site.project):  # their packages are part of the state
+        shutil.copytree(ROOT / "components", project.root / "components")
+    fabricate(air.made.project, presets.find(air.made.project.presets, PRESET))
     folder = carried_by_hand(air)
     lock = locks.load(folder / "lock.json")
     wheel = next(e for e in lock.entries if e.path.endswith(".whl"))
@@ -671,10 +680,7 @@ def test_forged_checksums_are_refused_by_signature(air: Air) -> None:
     (folder / "SHA256SUMS").write_bytes(sha256sums.render(files))
     said = air.site.refused("verify", PRESET)
     assert "changed after sender@example signed it" in said
-    shutil.copytree(
-        Path(__file__).resolve().parents[3] / "components", air.site.project.root / "components"
-    )
-    shutil.copy(Path(__file__).resolve().parents[3] / "Dockerfile", air.site.project.root)
+    shutil.copy(ROOT / "Dockerfile", air.site.project.root)
     (air.folder / "application").mkdir()
     (air.folder / "application/CMakeLists.txt").write_text("project(x)\n")
     build = (
@@ -685,6 +691,7 @@ def test_forged_checksums_are_refused_by_signature(air: Air) -> None:
         "--app-source",
         air.folder / "application",
     )
+    monkeypatch.setattr(detect, "choose", lambda *_words, **_named: None)  # found first
     said = air.site.refused(*build)
     assert "changed after sender@example signed it" in said
     (air.site.home / ".config/gapforge/allowed_signers").write_text("")
