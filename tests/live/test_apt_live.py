@@ -59,7 +59,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     preset = presets.load(Path(__file__).parents[2] / "presets" / "debian12-cpu-quickstart.json")
     base_images.fetch(
-        preset.builder, Project(folder, folder), preset.epoch, folder / "layout", Network(), QUIET
+        preset.builder, Project(folder, folder), 1_700_000_000, folder / "layout", Network(), QUIET
     )
     return folder / "layout"
 

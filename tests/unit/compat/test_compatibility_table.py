@@ -19,13 +19,11 @@ import pytest
 import samples
 from gapforge.compat.rules import check_preset
 from gapforge.model import catalog as catalogs
-from gapforge.model.preset import faults_of, parse
+from gapforge.model.preset import faults_of, load, parse
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")
-REFERENCE = json.loads(
-    (ROOT / "presets/ubuntu22.04-cuda11.8-torch2.1.json").read_text(encoding="utf-8")
-)
+REFERENCE = copy.deepcopy(load(ROOT / "presets/ubuntu22.04-cuda11.8-torch2.1.json").raw)
 FACTS = json.loads(
     (Path(__file__).resolve().parents[1] / "data/compatibility-facts.json").read_text(
         encoding="utf-8"

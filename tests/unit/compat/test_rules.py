@@ -29,14 +29,12 @@ from gapforge.compat.rules import check_preset
 from gapforge.compat.tensorrt import short_version
 from gapforge.compat.torch import builds_for
 from gapforge.model import catalog as catalogs
-from gapforge.model.preset import faults_of, parse
+from gapforge.model.preset import faults_of, load, parse
 from raised import values_of
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")
-REFERENCE = json.loads(
-    (ROOT / "presets/ubuntu22.04-cuda11.8-torch2.1.json").read_text(encoding="utf-8")
-)
+REFERENCE = copy.deepcopy(load(ROOT / "presets/ubuntu22.04-cuda11.8-torch2.1.json").raw)
 SEVERITIES: dict[str, list[str]] = {"yes": [], "unknown": ["warning"], "no": ["error"]}
 
 # CUDA -> (builder tag, cuDNN), as NVIDIA's tags spell them
@@ -119,7 +117,7 @@ def with_tensorrt(version: str, cuda: str, **changes: Any) -> dict[str, Any]:
 def test_shipped_presets_have_no_errors() -> None:
     for file in sorted((ROOT / "presets").glob("*.json")):
         if not file.name.endswith(".lock.json"):
-            raw = json.loads(file.read_text(encoding="utf-8"))
+            raw = load(file).raw
             assert errors(raw) == findings(raw, "unknown") == [], file.name
 
 
