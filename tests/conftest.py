@@ -68,6 +68,7 @@ def _sealed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _ho
         if key.startswith(("GAPFORGE_", "GIT_")):
             monkeypatch.delenv(key)
     monkeypatch.setenv("GAPFORGE_LANG", "en")
+    monkeypatch.delenv("COLUMNS", raising=False)  # readline sets it, for the workers of xdist
     monkeypatch.setenv("XDG_CONFIG_HOME", NOWHERE)  # without trusted signers
     if request.node.get_closest_marker("live"):
         return

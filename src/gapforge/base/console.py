@@ -67,16 +67,19 @@ def coloured(text: str, colour: str, stream: TextIO) -> str:
 
 
 def window(stream: TextIO | None = None) -> int | None:
-    """Return the number of columns of ``stream``, by default standard output.
+    """Return the number of columns of ``stream``, or those for text on standard output.
 
-    None if it is neither a terminal nor told by COLUMNS, as for a pipe, whose lines have any width.
+    COLUMNS overrides the size of standard output's terminal. For a line that is redrawn on
+    ``stream``, its terminal decides, and COLUMNS only if that has no size. None if neither tells,
+    as for a pipe, whose lines have any width.
     """
     text = os.environ.get("COLUMNS", "")
-    if text.isascii() and text.isdecimal() and int(text[:6]) > 0:
-        return int(text[:6])
-    stream = stream if stream is not None else sys.stdout
+    told = int(text[:6]) if text.isascii() and text.isdecimal() else 0
+    if stream is None and told:
+        return told
     try:
         # A terminal whose size nobody has set has 0 columns.
-        return os.get_terminal_size(stream.fileno()).columns or 80
+        own = os.get_terminal_size((stream or sys.stdout).fileno()).columns
     except (OSError, ValueError, AttributeError):
-        return None
+        return told or None
+    return own or told or 80

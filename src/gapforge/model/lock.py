@@ -12,6 +12,7 @@ from gapforge.base import limits
 from gapforge.base.errors import Fault, LockError
 from gapforge.base.files import canonical_json, read_regular, sha256_bytes, unsafe_path_reason
 from gapforge.base.i18n import N_, _, ngettext
+from gapforge.base.progress import DAY
 from gapforge.model.lock_format_1 import reason_of
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
@@ -37,7 +38,6 @@ FORMAT = 2  # of locks that are written; format 1 is read too
 KINDS = ("image", "deb", "wheel", "source", "tensorrt", "index")
 _ROLES = (*ROLES, "install-tool")
 _OLD_EPOCH = 1700000000  # of locks without "epoch" whose preset gives none either
-_DAY = 24 * 60 * 60
 
 _HEX = Text("SHA-256", r"[0-9a-f]{64}", N_("64 lower-case hex digits"))
 _DIGEST = Text("digest", r"sha256:[0-9a-f]{64}", N_('"sha256:" and 64 hex digits'))
@@ -317,7 +317,7 @@ def epoch_for(preset: Preset, old: Lock | None, now: float) -> int:
     """
     if preset.epoch is not None:
         return 0
-    return old.epoch if old is not None else int(now) // _DAY * _DAY
+    return old.epoch if old is not None else int(now) // DAY * DAY
 
 
 def load_matching(file: Path, preset: Preset, *, update: bool = False) -> Lock | None:

@@ -27,14 +27,18 @@ WANTED = (
     "var/lib/dpkg/arch",
 )
 # Files of which only the presence matters.
-PRESENT = re.compile(
-    r"usr/bin/(apt-get|python3\.[0-9]+)|.*/pkgconfig/[^/]+\.pc|(usr|opt)/(.*/)?include/.*\.h(pp)?"
-)
+_PRESENT = re.compile(r"usr/bin/(apt-get|python3\.[0-9]+)|.*/pkgconfig/[^/]+\.pc")
 LARGEST = 64 << 20  # bytes; a dpkg status of 3000 packages is about 4 MB
 HOPS = 40  # more symbolic links are a loop, as in Linux
 
 _CUDNN = re.compile(r"libcudnn[0-9]+(-cuda-[0-9]+)?")
 _REVISION = re.compile(r"-[0-9]+(\+cuda.*)?$")
+
+
+def only_presence_matters(path: str) -> bool:
+    """Return whether nobody reads this file of an image, such as a header."""
+    header = path.startswith(("usr/", "opt/")) and path.endswith((".h", ".hpp"))
+    return (header and "/include/" in path) or bool(_PRESENT.fullmatch(path))
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Node:
 class ImageFiles:
     """The regular files of an image that are in WANTED, and all its symbolic links.
 
-    Files that match PRESENT are empty.
+    Files of which only the presence matters are empty.
 
     Paths have no leading "/".
     """
@@ -83,7 +87,7 @@ class ImageFiles:
         return None if node is None or node.target is not None else node.data
 
     def has(self, path: str) -> bool:
-        """Return whether a path in WANTED or PRESENT exists, be it a link that leads elsewhere."""
+        """Return whether a wanted path exists, be it a link that leads elsewhere."""
         folder, _separator, name = path.rpartition("/")
         return f"{self.resolve(folder)}/{name}".lstrip("/") in self._nodes
 
@@ -242,7 +246,7 @@ def _node(
 ) -> Node | None:
     if member.issym():
         return Node(target=member.linkname)
-    if PRESENT.fullmatch(path):
+    if only_presence_matters(path):
         return Node()
     if not _wanted(path):
         return None

@@ -10,6 +10,7 @@ import pytest
 
 from gapforge.base.errors import PresetError
 from gapforge.model import catalog, versions
+from gapforge.model import preset as presets
 from raised import assert_error
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -103,7 +104,7 @@ def test_presets_use_checksums_of_catalog() -> None:
     for file in (ROOT / "presets").glob("ubuntu22.04-*.json"):
         if file.name.endswith(".lock.json"):
             continue
-        for name, source in json.loads(file.read_text(encoding="utf-8"))["sources"].items():
+        for name, source in presets.load(file).raw["sources"].items():
             assert hashes[source["urls"][0]] == (source["sha256"] or ""), (file.name, name)
 
 

@@ -176,11 +176,18 @@ def test_korean(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize(("columns", "longest"), [(40, 39), (0, 79)])
+@pytest.mark.parametrize(
+    ("columns", "variable", "longest"),
+    [(40, "", 39), (40, "80", 39), (0, "", 79), (0, "60", 59), (0, "0", 79)],
+)
 def test_line_fits_the_terminal_and_comes_without_output(
-    monkeypatch: pytest.MonkeyPatch, columns: int, longest: int
+    monkeypatch: pytest.MonkeyPatch, columns: int, variable: str, longest: int
 ) -> None:
-    """A real terminal, and the thread that looks at the clock. Nobody sets the size of some."""
+    """A real terminal, and the thread that looks at the clock. Nobody sets the size of some.
+
+    COLUMNS is about another terminal, such as that of a shell whose window was resized since.
+    """
+    monkeypatch.setenv("COLUMNS", variable)
     monkeypatch.setattr(build_status, "TICK", 0.01)
     monkeypatch.setattr(progress, "LIVE_INTERVAL", 0.01)
     master, slave = pty.openpty()

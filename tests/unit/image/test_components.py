@@ -1240,8 +1240,12 @@ def test_package_that_nothing_needs_is_named(tmp_path: Path, named: str) -> None
     script(tmp_path / "dpkg-query", f"cat << 'END'\n{DPKG}END\n")
     debs = ["tool", "exim", "libz2", "libown1", "libdep1", "stray", "gone", "libnot1"]
     expect = {"params": {"packages": named.split("\n")}, "debs": debs}
-    place = ("*(row[0] for row in needed_libraries())", '"libown1"')
-    result = one(check("apt", tmp_path, expect, place), "no package that nothing needs")
+    places = (
+        ("*(row[0] for row in needed_libraries())", '"libown1"'),
+        ('guarded("shared libraries"', "# "),  # the other slow checks look at this whole machine
+        ('    guarded("no headers"', "    # "),
+    )
+    result = one(check("apt", tmp_path, expect, *places), "no package that nothing needs")
     assert result["ok"] is ("stray" in named), result
     assert result["found"] == ("none of 6 over the base image" if result["ok"] else "stray")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import copy
 import json
 import re
 import shutil
@@ -411,7 +412,7 @@ def test_preset_or_stage_without_folder_is_refused(
 
 
 def test_unknown_component_suggests_the_nearest(place: Project) -> None:
-    raw = json.loads(place.preset_file(NAME).read_text(encoding="utf-8"))
+    raw = copy.deepcopy(dict(presets.find(place.presets, NAME).raw))
     raw["components"]["gstraemer"] = raw["components"].pop("gstreamer")
     (fault,) = component.check_preset(presets.parse(raw), component.load_all(place.components))
     assert fault.where.endswith("$.components.gstraemer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def test_unusable_answer_is_a_failed_check(
     assert_error(error.value, SmokeError, where=[f"ffmpeg: {results[0].title}"], image="x:y")
     assert values_of(error.value.faults[0].problem) == {"found": results[0].found}
     build_verb.print_checks(results)
-    assert f"ffmpeg  {results[0].title}  " in capsys.readouterr().out
+    row = rf"^\S+  ffmpeg +{re.escape(results[0].title)}  "
+    assert re.search(row, capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("ok", ["true", "false"])

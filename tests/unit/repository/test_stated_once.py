@@ -7,10 +7,11 @@ compared with the constant or the catalog that decides.
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,50 +65,67 @@ def _value(node: ast.expr) -> int | float | None:
     return None
 
 
-def _is_special(number: float, written: str) -> bool:
+def _is_special(number: float, written: Callable[[], str | None]) -> bool:
     """Return whether two places that have this number probably mean the same.
 
     Round numbers, powers of two, modes, the statuses of HTTP and small numbers occur by chance.
+    ``written`` finds how the module writes it, which is slow.
     """
     if number in (3600, 86_400):
         return True
     whole = int(number)
     round_ = whole % 100 == 0 or whole % 60 == 0
     chance = round_ or whole & (whole - 1) == 0 or whole % 1024 == 0
-    return not (
-        number < 100 or whole != number or chance or written.startswith("0o") or 400 <= number < 600
-    )
+    if number < 100 or whole != number or chance or 400 <= number < 600:
+        return False
+    return not (written() or "").startswith("0o")
 
 
-def _figures(text: str) -> Iterator[str]:
-    """Yield the versions and special numbers in a module.
+@functools.cache
+def _stated(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the figures and the named texts of a module, which is parsed once per session."""
+    tree = ast.parse(text)
+    return tuple(_found_figures(text, tree)), tuple(_found_texts(tree))
+
+
+def _figures(text: str) -> tuple[str, ...]:
+    """Return the versions and special numbers in a module.
 
     Comments, docstrings, messages and examples of commands do not count.
     """
-    tree = ast.parse(text)
+    return _stated(text)[0]
+
+
+def _named_texts(text: str) -> tuple[str, ...]:
+    """Return the texts that a module names: what it takes from there may be elsewhere too."""
+    return _stated(text)[1]
+
+
+def _found_figures(text: str, tree: ast.Module) -> Iterator[str]:
+    nodes = list(ast.walk(tree))
     skipped: set[int] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Expr):
             skipped.add(id(node.value))
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXAMPLES":
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "EXAMPLES":
             skipped.update(id(part) for part in ast.walk(node))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in _TRANSLATED:
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in _TRANSLATED:
             skipped.update(id(argument) for argument in node.args)
         if isinstance(node, ast.BinOp) and _value(node) is not None:
             skipped.update((id(node.left), id(node.right)))
-    for node in ast.walk(tree):
+    for node in nodes:
         if id(node) in skipped or not isinstance(node, ast.Constant | ast.BinOp):
             continue
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from _VERSION.findall(node.value)
         number = _value(node)
-        if number is not None and _is_special(number, ast.get_source_segment(text, node) or ""):
+        written = functools.partial(ast.get_source_segment, text, node)
+        if number is not None and _is_special(number, written):
             yield f"{number:g}" if number < 10**6 else str(number)
 
 
-def _named_texts(text: str) -> Iterator[str]:
-    """Yield the texts that a module gives a name: what it takes from there may be elsewhere too."""
-    for node in ast.parse(text).body:
+def _found_texts(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant):
             value = node.value.value
             if isinstance(value, str) and len(value) > 3:
@@ -123,6 +141,7 @@ def _stated_in(modules: dict[str, str], of: Any) -> dict[str, set[str]]:
     return found
 
 
+@functools.cache
 def _modules() -> dict[str, str]:
     return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in MODULES}
 
@@ -228,6 +247,7 @@ ELSEWHERE = {
 }
 
 
+@functools.cache
 def _texts() -> dict[str, str]:
     others = [
         *ROOT.glob("*.sh"),
