@@ -50,12 +50,12 @@ _OPTION_NAME = Text(
     "name of an option", r"[a-z][a-z0-9_-]*", N_("lower-case letters, digits, '_', '-'")
 )
 _PATTERN = Text("name or pattern", r"[a-z0-9*][a-z0-9._*-]*", N_('a name such as "numpy", or "*"'))
-_TEXT_OF_ANY_LENGTH = Text("option value", r"[^\x00]*", N_("text"), limits.PRESET)
+_TEXT_OF_ANY_LENGTH = Text(N_("option value"), r"[^\x00]*", N_("text"), limits.PRESET)
 
 # Options of a component that does not declare any: only their types are checked.
 UNDECLARED = Table(
-    AnyOf((_TEXT_OF_ANY_LENGTH, Flag(), Items(OPTION))),
-    about="options of a component that declares none",
+    AnyOf((_TEXT_OF_ANY_LENGTH, Flag(), Items(OPTION)), N_("value of an option")),
+    about=N_("options of a component that declares none"),
 )
 
 _NEEDS = Record(

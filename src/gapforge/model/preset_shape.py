@@ -38,6 +38,7 @@ from gapforge.model.text_shapes import (
     SHA256,
     URL,
     VERSION,
+    described,
     path,
 )
 
@@ -45,33 +46,35 @@ FORMAT = 1
 
 _SOURCE_COMMON: dict[str, Shape] = {
     "file": FILE,
-    "folder": path("folder inside the archive to use; the only top folder when absent"),
-    "version": VERSION,
-    "licence": Text("SPDX licence expression"),
-    "homepage": URL,
+    "folder": path(N_("folder inside the archive to use; the only top folder when absent")),
+    "version": described(VERSION, N_("version of the software in the archive")),
+    "licence": Text(N_("SPDX licence expression")),
+    "homepage": described(URL, N_("home page of the project")),
 }
 
 SOURCE = Variant(
     {
         "urls": Record(
             {
-                "urls": Items(URL, "addresses in order of preference", least=1),
-                "sha256": Nullable(SHA256, 'SHA-256; null only together with "trust": "first-use"'),
+                "urls": Items(URL, N_("addresses in order of preference"), least=1),
+                "sha256": Nullable(
+                    SHA256, N_('SHA-256; null only together with "trust": "first-use"')
+                ),
             },
             {
                 **_SOURCE_COMMON,
-                "size": Number("size in bytes"),
-                "trust": Choice(("first-use",), "nobody published a hash"),
-                "private": Flag("from a private GitHub repository: sync needs GITHUB_TOKEN"),
+                "size": Number(N_("size in bytes")),
+                "trust": Choice(("first-use",), N_("nobody published a hash")),
+                "private": Flag(N_("from a private GitHub repository: sync needs GITHUB_TOKEN")),
                 "gated": Text(
-                    "what a person must do to download it (login, licence); then use --from DIR"
+                    N_("what a person must do to download it (login, licence); then use --from DIR")
                 ),
             },
         ),
         "sdist": Record(
             {
                 "sdist": Text(
-                    "NAME==VERSION of a source distribution on the default Python index",
+                    N_("NAME==VERSION of a source distribution on the default Python index"),
                     r"[A-Za-z0-9._-]+==[0-9A-Za-z.+!-]+",
                     "NAME==VERSION",
                 ),
@@ -82,7 +85,10 @@ SOURCE = Variant(
         "apt-source": Record(
             {
                 "apt-source": Text(
-                    "source package whose upstream tarball is wanted, from the base's APT sources",
+                    N_(
+                        "source package whose upstream tarball is wanted, from the base's APT "
+                        "sources"
+                    ),
                     r"[a-z0-9][a-z0-9+.-]+",
                     N_("an APT source package name"),
                 )
@@ -90,170 +96,249 @@ SOURCE = Variant(
             _SOURCE_COMMON,
         ),
     },
-    about="where a source archive comes from",
+    about=N_("where a source archive comes from"),
 )
 
 BASE = Variant(
     {
         "image": Record(
-            {"image": Text("registry/name:tag", r"[a-z0-9][A-Za-z0-9._:/-]*", "registry/name:tag")},
+            {
+                "image": Text(
+                    N_("registry/name:tag"), r"[a-z0-9][A-Za-z0-9._:/-]*", "registry/name:tag"
+                )
+            },
             {
                 "digest": DIGEST,
-                "private": Flag("its registry requires a login: sync needs REGISTRY_LOGINS"),
+                "private": Flag(N_("its registry requires a login: sync needs REGISTRY_LOGINS")),
             },
         ),
-        "archive": Record({"archive": path("a `docker save` archive")}, {"sha256": SHA256}),
+        "archive": Record({"archive": path(N_("a `docker save` archive"))}, {"sha256": SHA256}),
         "mmdebstrap": Record(
             {
                 "mmdebstrap": Record(
-                    {"suite": NAME},
+                    {"suite": described(NAME, N_("suite of the distribution, such as bookworm"))},
                     {
-                        "variant": Choice(("minbase", "apt", "essential", "buildd", "important")),
-                        "components": Items(NAME),
-                        "include": Items(PACKAGE),
+                        "variant": Choice(
+                            ("minbase", "apt", "essential", "buildd", "important"),
+                            N_("which packages mmdebstrap installs (default minbase)"),
+                        ),
+                        "components": Items(
+                            described(NAME, N_("component of the distribution, such as main")),
+                            N_("components of the distribution to use (default main)"),
+                        ),
+                        "include": Items(PACKAGE, N_("further packages to install")),
                     },
+                    N_("a base image that mmdebstrap makes from packages of a distribution"),
                 )
             }
         ),
     },
-    about="base image: from a registry, an archive, or made from packages",
+    about=N_("base image: from a registry, an archive, or made from packages"),
 )
 
 _OWN = Record(
     {
-        "format": Choice((FORMAT,), "version of this format"),
+        "format": Choice((FORMAT,), N_("version of this format")),
         "name": PRESET_NAME,
         "summary": AnyOf(
-            (Text(), Record({"ko": Text(), "en": Text()})),
-            "one line for lists and prompts, in one language or in both",
+            (
+                Text(),
+                Record(
+                    {"ko": Text(N_("the line in Korean")), "en": Text(N_("the line in English"))}
+                ),
+            ),
+            N_("one line for lists and prompts, in one language or in both"),
         ),
         "os": Record(
-            {"id": Choice(("ubuntu", "debian")), "version": DOTTED},
-            about="operating system of the base",
-        ),
-        "base": Record({"builder": BASE, "runtime": BASE}, about="base images"),
-        "python": Record(
-            {"version": Text("Python, major.minor", r"3\.[0-9]{1,3}", N_('such as "3.10"'))},
             {
-                "packages": Items(REQUIREMENT, "Python packages besides PyTorch", unique=True),
+                "id": Choice(("ubuntu", "debian"), N_("distribution")),
+                "version": described(DOTTED, N_("release of the distribution, such as 22.04")),
+            },
+            about=N_("operating system of the base"),
+        ),
+        "base": Record({"builder": BASE, "runtime": BASE}, about=N_("base images")),
+        "python": Record(
+            {"version": Text(N_("Python, major.minor"), r"3\.[0-9]{1,3}", N_('such as "3.10"'))},
+            {
+                "packages": Items(REQUIREMENT, N_("Python packages besides PyTorch"), unique=True),
                 "without": Items(
                     PYTHON_PACKAGE,
-                    "packages that others require and the image must not get, such as "
-                    "opencv-python where OpenCV is built from source",
+                    N_(
+                        "packages that others require and the image must not get, such as "
+                        "opencv-python where OpenCV is built from source"
+                    ),
                     unique=True,
                 ),
                 "not-in-runtime": Table(
-                    Items(FILE_PATTERN, "files as RECORD lists them; * also matches /", least=1),
+                    Items(
+                        FILE_PATTERN, N_("files as RECORD lists them; * also matches /"), least=1
+                    ),
                     PYTHON_PACKAGE,
-                    "files of Python packages that only the dev image gets, by package",
+                    N_("files of Python packages that only the dev image gets, by package"),
                 ),
             },
+            N_("Python of the image and its packages"),
         ),
     },
     {
-        "$schema": Text(),
+        "$schema": Text(N_("this schema, by which an editor checks and completes the file")),
         "apt": Record(
             {},
             {
                 "builder": Items(
                     PACKAGE,
-                    "packages of the builder besides those that components and their options need",
+                    N_(
+                        "packages of the builder besides those that components and their "
+                        "options need"
+                    ),
                     unique=True,
                 ),
                 "runtime": Items(
                     PACKAGE,
-                    "packages of the runtime image that are loaded by name; those of the libraries "
-                    "that its files link to are derived",
+                    N_(
+                        "packages of the runtime image that are loaded by name; those of the "
+                        "libraries that its files link to are derived"
+                    ),
                     unique=True,
                 ),
                 "sources": Items(
                     Record(
                         {
-                            "name": NAME,
-                            "uri": URL,
+                            "name": described(NAME, N_("name of the APT source in gapforge")),
+                            "uri": described(URL, N_("address of the repository")),
                             "suite": Text(
-                                "suite, or '/' for a flat repository",
+                                N_("suite, or '/' for a flat repository"),
                                 r"[A-Za-z0-9./_-]+",
                                 N_("a suite"),
                             ),
                         },
                         {
-                            "components": Items(NAME),
-                            "key": Record({"urls": Items(URL, least=1), "sha256": SHA256}),
+                            "components": Items(
+                                described(NAME, N_("component of the repository, such as main")),
+                                N_("components of the repository to use; none for a flat one"),
+                            ),
+                            "key": Record(
+                                {
+                                    "urls": Items(
+                                        URL, N_("addresses in order of preference"), least=1
+                                    ),
+                                    "sha256": SHA256,
+                                },
+                                about=N_("public key with which the repository is signed"),
+                            ),
                         },
-                        about="an APT source besides the base image's own",
-                    )
+                        about=N_("an APT source besides the base image's own"),
+                    ),
+                    N_("APT sources besides the base image's own"),
                 ),
             },
+            N_("APT packages and sources of the images"),
         ),
         "sources": Table(
             SOURCE,
             NAME,
-            "source archives by name; a component's component.json says which it takes",
+            N_("source archives by name; a component's component.json says which it takes"),
         ),
         "application": Nullable(
             Record(
-                {"source": path("default source folder, relative to the project")},
+                {"source": path(N_("default source folder, relative to the project"))},
                 {
-                    "name": NAME,
+                    "name": described(
+                        NAME, N_("name of the program; that of the source folder when absent")
+                    ),
                     "build": Text(
-                        "how it is built: cmake (default), meson, make, or ./SCRIPT of its folder",
+                        N_(
+                            "how it is built: cmake (default), meson, make, or ./SCRIPT of its "
+                            "folder"
+                        ),
                         r"cmake|meson|make|\./[^\x00-\x1f\\]+",
                         N_('"cmake", "meson", "make", or a script such as "./build.sh"'),
                     ),
-                    "cmake": Items(OPTION, "build cmake: options for cmake"),
-                    "meson": Items(OPTION, "build meson: options for meson setup"),
-                    "make": Items(OPTION, "build make: variables for make"),
+                    "cmake": Items(OPTION, N_("build cmake: options for cmake")),
+                    "meson": Items(OPTION, N_("build meson: options for meson setup")),
+                    "make": Items(OPTION, N_("build make: variables for make")),
                     "command": Items(
-                        OPTION, "command that the image runs; the program NAME when absent", least=1
+                        OPTION,
+                        N_("command that the image runs; the program NAME when absent"),
+                        least=1,
                     ),
                     "check": Items(
                         OPTION,
-                        "command of the smoke check; {clip}, {output} and {summary} become files",
+                        N_(
+                            "command of the smoke check; {clip}, {output} and {summary} become "
+                            "files"
+                        ),
                     ),
                     "secrets": Items(
                         Record(
-                            {"key": ENV_KEY, "pass": Choice(("secret", "build-arg"))},
-                            {"required": Flag()},
-                        )
+                            {
+                                "key": ENV_KEY,
+                                "pass": Choice(
+                                    ("secret", "build-arg"),
+                                    N_(
+                                        "how the build gets it: as a secret mount or as an argument"
+                                    ),
+                                ),
+                            },
+                            {"required": Flag(N_("true: no build without it (default false)"))},
+                            N_("a setting that the build may read"),
+                        ),
+                        N_("settings of .env that its build may read"),
                     ),
                 },
             ),
-            "the program of the image; null for none",
+            N_("the program of the image; null for none"),
         ),
-        "practice": Flag("true: not for delivery; the image is labelled so"),
-        "cuda": Nullable(DOTTED, "CUDA of the base image, major.minor; null for none"),
-        "cudnn": Nullable(DOTTED, "cuDNN of the base image"),
-        "platform": Choice(("linux/amd64",)),
-        "epoch": Number("SOURCE_DATE_EPOCH, seconds since 1970"),
+        "practice": Flag(N_("true: not for delivery; the image is labelled so")),
+        "cuda": Nullable(DOTTED, N_("CUDA of the base image, major.minor; null for none")),
+        "cudnn": Nullable(DOTTED, N_("cuDNN of the base image")),
+        "platform": Choice(("linux/amd64",), N_("platform of the images")),
+        "epoch": Number(N_("SOURCE_DATE_EPOCH, seconds since 1970")),
         "pytorch": Nullable(
             Record(
-                {"torch": VERSION},
+                {"torch": described(VERSION, N_("version of torch, such as 2.5.1+cu124"))},
                 {
-                    "torchvision": Nullable(VERSION),
-                    "torchaudio": Nullable(VERSION),
+                    "torchvision": Nullable(
+                        VERSION,
+                        N_(
+                            "version of torchvision; that of the catalog when absent, null for none"
+                        ),
+                    ),
+                    "torchaudio": Nullable(
+                        VERSION,
+                        N_("version of torchaudio; that of the catalog when absent, null for none"),
+                    ),
                     "index": Text(
-                        '"default", or the address of PyTorch\'s index',
+                        N_('"default", or the address of PyTorch\'s index'),
                         r"default|(https?|file)://\S+",
                         N_('"default" or an address'),
                     ),
                 },
-            )
+            ),
+            N_("PyTorch and the packages that belong to it; null for none"),
         ),
         "tensorrt": Nullable(
             Record(
-                {"version": VERSION, "form": Choice(("tar", "deb"))},
                 {
-                    "python": Flag("install the Python binding (default true)"),
-                    "builder": Items(PACKAGE, "form deb: packages of the builder"),
-                    "runtime": Items(PACKAGE, "form deb: packages of the runtime"),
+                    "version": described(VERSION, N_("version of TensorRT, with its build")),
+                    "form": Choice(
+                        ("tar", "deb"), N_("from NVIDIA's archive (tar) or from APT packages (deb)")
+                    ),
                 },
-            )
+                {
+                    "python": Flag(N_("install the Python binding (default true)")),
+                    "builder": Items(PACKAGE, N_("form deb: packages of the builder")),
+                    "runtime": Items(PACKAGE, N_("form deb: packages of the runtime")),
+                },
+            ),
+            N_("TensorRT; null for none"),
         ),
     },
 )
 OWN_KEYS = frozenset((*_OWN.required, *_OWN.optional, "components"))
-_ANY_OPTIONS = Table(Nullable(UNDECLARED), NAME)
+_ANY_OPTIONS = Table(
+    Nullable(UNDECLARED, N_("options of a component of your own; null for none")), NAME
+)
 
 
 @lru_cache(maxsize=32)
@@ -271,5 +356,5 @@ def preset_shape(components: tuple[Component, ...] | None) -> Record:
     shapes = {c.asked_by: Nullable(c.shape, c.summary) for c in components if c.asked_by}
     top = {name: shape for name, shape in shapes.items() if name not in OWN_KEYS}
     # component.check_preset reports unknown names, together with sources that nothing uses.
-    inner = Record({}, shapes, "options of components, by name", others=_ANY_OPTIONS)
+    inner = Record({}, shapes, N_("options of components, by name"), others=_ANY_OPTIONS)
     return Record(_OWN.required, {**_OWN.optional, **top, "components": inner})

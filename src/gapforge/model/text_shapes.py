@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gapforge.base import limits
 from gapforge.base.i18n import N_
 from gapforge.model import names
@@ -10,33 +12,35 @@ from gapforge.model.schema import Text
 _NAME_IN_WORDS = N_("lower-case letters, digits, '.', '_', '-'")
 _PATH_IN_WORDS = N_("a path")
 
-NAME = Text("name", r"[a-z0-9][a-z0-9._-]*", _NAME_IN_WORDS, limits.NAME)
-PRESET_NAME = Text("name", names.PRESET_NAME.pattern, _NAME_IN_WORDS)
+NAME = Text(N_("name"), r"[a-z0-9][a-z0-9._-]*", _NAME_IN_WORDS, limits.NAME)
+PRESET_NAME = Text(N_("name"), names.PRESET_NAME.pattern, _NAME_IN_WORDS)
 VERSION = Text(
-    "version",
+    N_("version"),
     r"[0-9]+([-+~.][0-9A-Za-z.+~-]+)?",
     N_('digits and dots, such as "12.4"'),
     limits.VERSION,
 )
 DOTTED = Text(
-    "version", r"[0-9]+(\.[0-9]+)*", N_('digits and dots, such as "3.10"'), limits.VERSION
+    N_("version"), r"[0-9]+(\.[0-9]+)*", N_('digits and dots, such as "3.10"'), limits.VERSION
 )
 SHA256 = Text(
-    "SHA-256 of the file, lower-case hex", r"[0-9a-f]{64}", N_("64 lower-case hex digits")
+    N_("SHA-256 of the file, lower-case hex"), r"[0-9a-f]{64}", N_("64 lower-case hex digits")
 )
 DIGEST = Text(
-    "registry digest", r"sha256:[0-9a-f]{64}", N_('"sha256:" and 64 lower-case hex digits')
+    N_("registry digest"), r"sha256:[0-9a-f]{64}", N_('"sha256:" and 64 lower-case hex digits')
 )
-URL = Text("address", r"(https?|file)://[^\s\x00-\x1f]+", N_("an http(s):// or file:// address"))
+URL = Text(
+    N_("address"), r"(https?|file)://[^\s\x00-\x1f]+", N_("an http(s):// or file:// address")
+)
 FILE = Text(
-    "file name",
+    N_("file name"),
     r"[A-Za-z0-9_][A-Za-z0-9._+~-]*",
     N_("a plain file name without '/'"),
     limits.NAME_BYTES,
 )
-PATH = Text("path inside the project or archive", r"[^\x00-\x1f\\]+", _PATH_IN_WORDS)
+PATH = Text(N_("path inside the project or archive"), r"[^\x00-\x1f\\]+", _PATH_IN_WORDS)
 PACKAGE = Text(
-    "APT package, or package=version",
+    N_("APT package, or package=version"),
     # APT takes a final "-" as a request to remove the package, after a version too.
     r"[a-z0-9][a-z0-9+.-]*[a-z0-9+](:[a-z0-9]+)?(=[A-Za-z0-9.+~:-]*[A-Za-z0-9.+~])?",
     N_(
@@ -45,26 +49,31 @@ PACKAGE = Text(
     ),
 )
 REQUIREMENT = Text(
-    "Python requirement",
+    N_("Python requirement"),
     r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._-]+\])?\s*((==|>=|<=|<|>|~=|!=)[^;@\s]+)?",
     N_('a requirement such as "numpy==1.26.4"'),
 )
 PYTHON_PACKAGE = Text(
-    "Python package as indexes write it: lower case, with single hyphens",
+    N_("Python package as indexes write it: lower case, with single hyphens"),
     r"[a-z0-9]+(-[a-z0-9]+)*",
     N_('lower-case letters, digits and single hyphens, such as "typing-extensions"'),
     limits.NAME,
 )
 FILE_PATTERN = Text(
-    "pattern for paths, with *, ? and [...]",
+    N_("pattern for paths, with *, ? and [...]"),
     r"[^\x00-\x1f\\]+",
     N_('a pattern such as "*.h"'),
     limits.NAME,
 )
-OPTION = Text("build option, one word", r"[^\x00-\x1f]+", N_("an option on one line"))
-ENV_KEY = Text(".env key", r"[A-Z_][A-Z0-9_]*", N_("upper-case letters, digits and '_'"))
+OPTION = Text(N_("build option, one word"), r"[^\x00-\x1f]+", N_("an option on one line"))
+ENV_KEY = Text(N_(".env key"), r"[A-Z_][A-Z0-9_]*", N_("upper-case letters, digits and '_'"))
+
+
+def described(shape: Text, about: str) -> Text:
+    """Return the same shape, which the schema describes as ``about``."""
+    return replace(shape, about=about)
 
 
 def path(about: str) -> Text:
     """Return the shape of a path that the schema describes as ``about``."""
-    return Text(about, PATH.pattern, _PATH_IN_WORDS)
+    return described(PATH, about)
