@@ -167,7 +167,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
             check_dockerfile(project, report.preset, components)
     code = min((report.exit_code for report in reports), key=_BY_IMPORTANCE.index)
     facts, bare = catalogs.facts_and_sources(project.catalog)
-    stale = stale_schemas(project, components)
+    stale = stale_schemas(project, components, catalog)
     if args.json:
         print_json(
             {
@@ -215,10 +215,10 @@ def _totals(reports: Sequence[Report]) -> dict[str, int]:
     }
 
 
-def stale_schemas(project: Project, components: Sequence[Component]) -> list[str]:
-    """Return the paths of generated JSON Schemas that differ from what the components declare."""
+def stale_schemas(project: Project, components: Sequence[Component], catalog: Catalog) -> list[str]:
+    """Return the paths of generated JSON Schemas that differ from components and catalog."""
     stale = []
-    for path, text in json_schemas.schemas(components).items():
+    for path, text in json_schemas.schemas(components, catalog).items():
         file = inside(project.root, path)
         if file.is_file() and not contains(file, text.encode()):
             stale.append(path)

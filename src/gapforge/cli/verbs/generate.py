@@ -66,7 +66,8 @@ def generated(project: Project) -> dict[str, str]:
 
     Raises PresetError or LockError if a source of the files cannot be read.
     """
-    schemas = json_schemas.schemas(component.load_all(project.components))
+    components, facts = component.load_all(project.components), catalog.load(project.catalog)
+    schemas = json_schemas.schemas(components, facts)
     return {**schemas, **documents(project), **man_page.pages()}
 
 
