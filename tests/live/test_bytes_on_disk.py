@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from bundles import Sender, sender, site_at
+from bundles import PRESET, Sender, sender, site_at
 from fabric import write_lock
 from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
 from gapforge.bundle.volume_format import HEAD, TRAILER
 from gapforge.bundle.volume_reader import read_volume
 from gapforge.model import preset as presets
+from gapforge.model import preset_writer
 from gapforge.model.lock import Entry, Lock, LockedImage
 from media import gapforge, tree
 from samples import ROOT
@@ -82,15 +83,23 @@ def content(folder: Path) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Sender:
-    return sender(tmp_path_factory.mktemp("bytes"))
+    made = sender(tmp_path_factory.mktemp("bytes"))
+    write_presets(made.project)
+    return made
 
 
 def full_site(folder: Path) -> Project:
     site = site_at(folder)
-    for file in (ROOT / "presets").glob("*.json"):
-        if not file.name.endswith(".lock.json"):
-            shutil.copy(file, site.presets)
+    write_presets(site)
     return site
+
+
+def write_presets(project: Project) -> None:
+    """Write every preset in full, because the project has neither the catalog nor components."""
+    for name in presets.names(ROOT / "presets"):
+        if name != PRESET:
+            raw = presets.load(ROOT / "presets" / f"{name}.json").raw
+            project.preset_file(name).write_text(preset_writer.render(raw), encoding="utf-8")
 
 
 @pytest.mark.timeout(600)
