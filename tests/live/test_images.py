@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from gapforge.base import private_files
 from gapforge.base.errors import FetchError, GapforgeError, ResolveError, StorageError, TargetError
-from gapforge.base.private_files import secret_storage
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.model import names
@@ -353,9 +353,12 @@ def test_mirror_does_not_change_the_reference(
 
 
 def test_private_image_needs_the_login_of_the_env_file(
-    tmp_path: Path, here: Project, registry: Registry
+    tmp_path: Path, here: Project, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same images behind a registry that requires a login."""
+    secrets = tmp_path / "secrets"  # of this test alone, because builds run beside it
+    secrets.mkdir()
+    monkeypatch.setattr(private_files, "secret_storage", lambda: secrets)
     made = make_layout(tmp_path / "made", note="private")
     registry.push(tmp_path / "made", "private/base:1")
     # htpasswd -nbB me 'pass word'
@@ -380,7 +383,7 @@ def test_private_image_needs_the_login_of_the_env_file(
         look_up(base, network)
         got = fetch(base, here, EPOCH, tmp_path / "out", network, QUIET)
     assert got.manifest_digest == made.manifest_digest
-    assert not list(secret_storage().glob("gapforge-secrets-*"))
+    assert not list(secrets.iterdir())
 
 
 def test_interrupted_copy_is_verified_and_completed(

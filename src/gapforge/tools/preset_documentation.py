@@ -39,7 +39,7 @@ _BASE: Mapping[str, Sequence[Any]] = {
     "mmdebstrap.include[]": ["ca-certificates", "locales"],
 }
 # Of the members of an option's list, and of its values.
-_OF_TYPES = {"text": "value", "version": "1.0", "dotted": "1.0", "name": "name"}
+_OF_TYPES = {"text": "value", "version": "1.2", "dotted": "1.2", "name": "name"}
 _EXAMPLES: Mapping[str, Sequence[Any]] = {
     "$.$schema": ["../schemas/preset.schema.json"],
     "$.name": ["ubuntu22.04-cuda12.4-torch2.5"],
@@ -59,11 +59,11 @@ _EXAMPLES: Mapping[str, Sequence[Any]] = {
     "$.apt.sources[].components[]": ["main"],
     "$.apt.sources[].key.urls[]": ["https://example.com/apt/key.asc"],
     "$.apt.sources[].key.sha256": [_SHA256],
-    "$.sources.*.urls[]": ["https://example.com/releases/library-1.0.tar.xz"],
+    "$.sources.*.urls[]": ["https://example.com/releases/library-1.2.tar.xz"],
     "$.sources.*.sha256": [_SHA256],
-    "$.sources.*.file": ["library-1.0.tar.xz"],
-    "$.sources.*.folder": ["library-1.0/src"],
-    "$.sources.*.version": ["1.0"],
+    "$.sources.*.file": ["library-1.2.tar.xz"],
+    "$.sources.*.folder": ["library-1.2/src"],
+    "$.sources.*.version": ["1.2"],
     "$.sources.*.licence": ["Apache-2.0", "BSD-3-Clause", "LGPL-2.1-or-later", "MIT"],
     "$.sources.*.homepage": ["https://example.com/"],
     "$.sources.*.size": [1048576],
@@ -89,7 +89,7 @@ _EXAMPLES: Mapping[str, Sequence[Any]] = {
     "$.opencv.cmake[]": ["-DWITH_GTK=OFF", "-DWITH_QT=OFF", "-DBUILD_opencv_gapi=OFF"],
     "$.opencv.modules[]": ["core", "imgproc", "imgcodecs", "videoio", "dnn", "python3"],
     "$.components.*.*[]": ["-DWITH_X=ON"],
-    "$.components.*.*": [True, "1.0", ["-DWITH_X=ON"]],
+    "$.components.*.*": [True, "1.2", ["-DWITH_X=ON"]],
 }
 
 
