@@ -599,7 +599,7 @@ def test_python_build_names_the_missing_interpreter(tmp_path: Path) -> None:
     stage.set(python="3.99\n")
     done = stage.build()
     assert done.returncode != 0
-    assert "/usr/bin/python3.99 is missing" in done.stderr and "apt.builder" in done.stderr
+    assert "/usr/bin/python3.99 is missing" in done.stderr and "apt.sources" in done.stderr
 
 
 # ---- TensorRT ----
