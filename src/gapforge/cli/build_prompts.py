@@ -7,7 +7,7 @@ What is asked is in ``gapforge.wizard.questions``, what a key does in ``menu``, 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TextIO
 
 from gapforge.base import console
@@ -58,15 +58,13 @@ def ask(
     stdin: TextIO,
     stdout: TextIO,
     flags: Sequence[str] = (),
-    plain: bool = False,
     look: Callable[[str], Sequence[CheckResult]] | None = None,
 ) -> Choices:
     """Ask the questions that ``given`` does not answer, and return the choices.
 
     A preset made of the answers is written only after a yes, and the result then names it. Raises
     Interrupted when the user quits or the input ends; nothing is written then. ``flags`` belong to
-    the command that is shown, ``plain`` asks line by line on any terminal, ``look`` checks this
-    machine for a preset (default: as ``doctor``).
+    the command that is shown, ``look`` checks this machine for a preset (default: as ``doctor``).
     """
     facts = read_facts(project, look or (lambda name: check_machine(project, name)))
     questions = Questions(facts, given, flags)
@@ -75,7 +73,7 @@ def ask(
         stdout.write(text + end)
         stdout.flush()
 
-    plain = plain or wants_plain(os.environ, stdin, stdout)
+    plain = wants_plain(stdin, stdout)
     try:
         if plain:
             answer_plainly(questions, stdin, say)
@@ -98,11 +96,9 @@ def ask(
     return choices
 
 
-def wants_plain(environ: Mapping[str, str], stdin: TextIO, stdout: TextIO) -> bool:
+def wants_plain(stdin: TextIO, stdout: TextIO) -> bool:
     """Return whether to ask line by line: for pipes, simple terminals and screen readers."""
-    if console.plain():
-        return True
-    if environ.get("TERM", "dumb") in ("", "dumb", "unknown"):
+    if console.plain() or not os.environ.get("TERM"):
         return True
     return not (stdin.isatty() and stdout.isatty())
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from fabric import fabricate
+from gapforge.base import console
 from gapforge.base.errors import EngineError
 from gapforge.base.project import Project
 from gapforge.base.text import width
@@ -310,13 +311,17 @@ def test_terminal_that_went_away_ends_the_input() -> None:
     ],
 )
 def test_plain_prompts_where_a_window_does_not_work(
-    environ: dict[str, str], terminal: bool, plain: bool
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], terminal: bool, plain: bool
 ) -> None:
+    monkeypatch.delenv("TERM", raising=False)
+    for key, value in environ.items():
+        monkeypatch.setenv(key, value)
+
     class Stream(io.StringIO):
         def isatty(self) -> bool:
             return terminal
 
-    assert wants_plain(environ, Stream(), Stream()) == plain
+    assert wants_plain(Stream(), Stream()) == plain
 
 
 def test_plain_prompts_on_request(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,10 +330,11 @@ def test_plain_prompts_on_request(place: Project, monkeypatch: pytest.MonkeyPatc
             return True
 
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(console, "_mode", console.Mode(plain=True))
     out = Terminals()
     given = Choices(preset=PRACTICE, type="dev")
     assert given == build_prompts.ask(
-        place, given, stdin=Terminals("\n"), stdout=out, plain=True, look=lambda name: ()
+        place, given, stdin=Terminals("\n"), stdout=out, look=lambda name: ()
     )
     assert "\x1b" not in out.getvalue()
 

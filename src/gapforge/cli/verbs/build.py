@@ -135,14 +135,7 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
         not args.non_interactive and not args.json and sys.stdin.isatty() and sys.stdout.isatty()
     )
     if interactive and (given.preset is None or given == Choices(preset=given.preset)):
-        given = ask(
-            project,
-            given,
-            stdin=sys.stdin,
-            stdout=sys.stdout,
-            flags=further_flags(args),
-            plain=getattr(args, "plain", False),
-        )
+        given = ask(project, given, stdin=sys.stdin, stdout=sys.stdout, flags=further_flags(args))
         # A base image that the catalog knows is part of the preset made of the answers.
         args.base = given.base
     if given.preset is None:
