@@ -20,6 +20,7 @@ from gapforge.model import component, preset_defaults, preset_rules, schema
 from gapforge.model.build_packages import BuilderPackage, builder_packages, runtime_packages
 from gapforge.model.catalog import Catalog
 from gapforge.model.component import Component
+from gapforge.model.preset_defaults import Filled
 from gapforge.model.preset_rules import TARGET_OS as TARGET_OS
 from gapforge.model.preset_shape import preset_shape
 from gapforge.model.schema import nearest, one_of, read_json
@@ -259,11 +260,10 @@ def load(file: Path, *, shown: str = "", components: Path | None = None) -> Pres
     components = components or file.parent.parent / "components"
     described = component.described(components)
     raw, faults = read_json(file, preset_shape(described), shown, limits.PRESET)
-    catalog = None
     if raw is not None and not faults:
         catalog = catalogs.of_presets(components.parent / "catalog")
-        complete = preset_defaults.fill(raw, catalog).document
-        faults = preset_rules.broken_rules(complete, shown, file.stem, described)
+        filled = preset_defaults.fill(raw, catalog)
+        faults = preset_rules.broken_rules(filled.document, shown, file.stem, described)
     if faults:
         raise PresetError(
             ngettext(
@@ -272,7 +272,7 @@ def load(file: Path, *, shown: str = "", components: Path | None = None) -> Pres
             faults=faults,
             hint=_("correct it, then: ./gapforge check {stem!q}", stem=file.stem),
         )
-    return parse(raw, described, catalog)
+    return _parsed(raw, filled, described, catalog)
 
 
 def faults_of(raw: Any, shown: str, components: tuple[Component, ...] | None) -> list[Fault]:
@@ -306,6 +306,21 @@ def names(presets: Path) -> list[str]:
     return sorted(f.stem for f in presets.glob("*.json") if not f.name.endswith(".lock.json"))
 
 
+def load_all(presets: Path) -> tuple[dict[str, Preset], dict[str, PresetError]]:
+    """Return every preset by its name, and the error of each that cannot be read or is not valid.
+
+    ``check`` reports these errors.
+    """
+    loaded: dict[str, Preset] = {}
+    faulty: dict[str, PresetError] = {}
+    for name in names(presets):
+        try:
+            loaded[name] = load(presets / f"{name}.json")
+        except PresetError as error:
+            faulty[name] = error
+    return loaded, faulty
+
+
 def written_options(raw: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     """Return a component's options in a raw preset, to be changed in place, or None."""
     return next(
@@ -327,7 +342,15 @@ def parse(
 
     The options of components get the defaults that ``components`` declare.
     """
-    filled = preset_defaults.fill(written, catalog)
+    return _parsed(written, preset_defaults.fill(written, catalog), components, catalog)
+
+
+def _parsed(
+    written: Mapping[str, Any],
+    filled: Filled,
+    components: tuple[Component, ...] | None,
+    catalog: Catalog | None,
+) -> Preset:
     raw = filled.document
     torch = raw.get("pytorch")
     trt = raw.get("tensorrt")

@@ -104,10 +104,14 @@ def size_text(project: Project, preset: Preset, ready: Readiness, known: KnownSi
     """Return the size of a preset's files in words, "" if nothing is known of it."""
     if ready.locked and ready.state not in (STALE, BROKEN):
         return human_bytes(ready.size)
-    # An unreadable lock counts as none.
-    lock = locks.load_matching(project.lock_file(preset.name), preset, update=True)
-    shown = preview(preset, lock, known)
+    shown = of_project(project, preset, known)
     return shown.amount(shown.total) if shown.total else ""
+
+
+def of_project(project: Project, preset: Preset, known: KnownSizes) -> Preview:
+    """Return what a sync in this project downloads. An unreadable lock counts as none."""
+    lock = locks.load_matching(project.lock_file(preset.name), preset, update=True)
+    return preview(preset, lock, known)
 
 
 def preview(preset: Preset, lock: Lock | None, known: KnownSizes) -> Preview:

@@ -16,6 +16,7 @@ from gapforge.base.files import SAFE_NAME, sha256_file, write_text
 from gapforge.base.i18n import _
 from gapforge.base.text import whole_number
 from gapforge.model import debian_control
+from gapforge.model.build_packages import bare_name
 from gapforge.model.preset import AptSource
 from gapforge.sync import apt_errors, oci_layout
 from gapforge.sync.apt_errors import shown_line
@@ -148,7 +149,7 @@ class AptResolver:
             if package.endswith("-dev")
             for name in debian_control.names(stanza.get("depends", ""))
         }
-        names.update(re.split("[:=]", package)[0] for package in packages)
+        names.update(map(bare_name, packages))
         return {
             name: stanzas[name]["version"]
             for name in sorted(names & stanzas.keys())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import itertools
 import re
@@ -114,7 +113,7 @@ def template_for(
     """
     chosen = find_base(base, catalog)
     cuda = chosen.cuda if chosen else ""
-    found = _valid_presets(project) if existing is None else existing
+    found = list(presets.load_all(project.presets)[0].values()) if existing is None else existing
     known = [p for p in found if not p.practice and bool(p.cuda) == bool(cuda)]
     if not known:
         raise PresetError(
@@ -162,7 +161,7 @@ def preset_for(
     """
     catalog = catalog or catalogs.load(project.catalog)
     raw = apply_overrides(base.raw, choices, catalog, base.described)
-    existing = _valid_presets(project) if existing is None else existing
+    existing = list(presets.load_all(project.presets)[0].values()) if existing is None else existing
     for preset in (base, *existing):
         if _content(preset.raw) == _content(raw):
             return preset, None
@@ -176,15 +175,6 @@ def preset_for(
         write_text(project.preset_file(name), preset_writer.render(written))
     made = presets.parse(written, base.described, catalog)
     return made, f"presets/{name}.json"
-
-
-def _valid_presets(project: Project) -> list[Preset]:
-    """Return every preset without faults; ``check`` reports the others."""
-    found = []
-    for name in presets.names(project.presets):
-        with contextlib.suppress(PresetError):
-            found.append(presets.load(project.preset_file(name)))
-    return found
 
 
 def _content(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gapforge.base import limits
-from gapforge.base.errors import GapforgeError, PresetError
+from gapforge.base.errors import GapforgeError
 from gapforge.base.i18n import _
 from gapforge.base.json_text import read_json
 from gapforge.base.progress import human_bytes, human_time
 from gapforge.base.project import Project
 from gapforge.doctor.check_result import CheckResult
 from gapforge.model import catalog as catalogs
-from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Preset
@@ -84,18 +83,12 @@ class Facts:
 
 def read_facts(project: Project, look: Callable[[str], Sequence[CheckResult]]) -> Facts:
     """Read the project. Raise PresetError if the catalog cannot be read."""
-    known: dict[str, Preset] = {}
-    broken: list[str] = []
-    for name in presets.names(project.presets):
-        try:
-            known[name] = presets.load(project.preset_file(name))
-        except PresetError:
-            broken.append(name)
+    known, broken = presets.load_all(project.presets)
     return Facts(
         project=project,
         catalog=catalogs.load(project.catalog),
         presets=known,
-        broken=broken,
+        broken=tuple(broken),
         ready={name: readiness_of(project, preset) for name, preset in known.items()},
         holdings=known_sizes.read_known_sizes(project),
         look=look,
@@ -104,9 +97,7 @@ def read_facts(project: Project, look: Callable[[str], Sequence[CheckResult]]) -
 
 def download_rows(facts: Facts, preset: Preset) -> list[tuple[str, str]]:
     """Return how much a sync would download, as far as lock, store and catalog tell."""
-    # An unreadable lock counts as none.
-    lock = locks.load_matching(facts.project.lock_file(preset.name), preset, update=True)
-    preview = download_preview.preview(preset, lock, facts.holdings)
+    preview = download_preview.of_project(facts.project, preset, facts.holdings)
     missing = preview.amount(preview.missing)
     present = human_bytes(preview.total - preview.missing)
     text = _("{missing}; already in the store: {present}", missing=missing, present=present)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gapforge.base.errors import PresetError
 from gapforge.base.i18n import N_, _, localized
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
@@ -29,13 +28,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
     """Print every preset. Return 0 even if some have faults, which are for ``check``."""
     known = known_sizes.read_known_sizes(project)
     rows: list[tuple[Preset, Readiness, str]] = []
-    faulty: dict[str, PresetError] = {}
-    for name in presets.names(project.presets):
-        try:
-            preset = presets.load(project.preset_file(name))
-        except PresetError as error:
-            faulty[name] = error
-            continue
+    loaded, faulty = presets.load_all(project.presets)
+    for preset in loaded.values():
         ready = readiness_of(project, preset)
         rows.append((preset, ready, size_text(project, preset, ready, known)))
     rows.sort(key=lambda row: (row[0].practice, row[0].name))

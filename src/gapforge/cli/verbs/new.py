@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gapforge.base.errors import PresetError, UsageError
+from gapforge.base.errors import UsageError
 from gapforge.base.files import given_path, real_path
 from gapforge.base.i18n import N_, _, localized
 from gapforge.base.process import quoted
@@ -99,12 +98,8 @@ def _ask(args: argparse.Namespace, project: Project) -> None:
 
     No answer leaves the option unset.
     """
-    offered = []
-    for name in presets.names(project.presets):
-        with suppress(PresetError):  # check reports it
-            preset = presets.find(project.presets, name)
-            if args.practice or not preset.practice:
-                offered.append(preset)
+    loaded, _faulty = presets.load_all(project.presets)
+    offered = [preset for preset in loaded.values() if args.practice or not preset.practice]
     for number, preset in enumerate(offered, 1):
         say(f"{number}  {preset.name}")
         say(f"     {localized(ko=preset.summary_ko, en=preset.summary_en)}")
