@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import TextIO
 
-_SGR = {"red": "31;1", "yellow": "33", "green": "32", "bold": "1"}
+_SGR = {"red": "31;1", "yellow": "33", "green": "32"}
 
 
 @dataclass
@@ -54,7 +54,7 @@ def can_redraw(stream: TextIO) -> bool:
 
 
 def coloured(text: str, colour: str, stream: TextIO) -> str:
-    """Return ``text`` in a colour: "red", "yellow", "green" or "bold".
+    """Return ``text`` in a colour: "red", "yellow" or "green".
 
     Without colour if ``stream`` is no terminal, in plain mode, and with NO_COLOR
     (https://no-color.org). FORCE_COLOR overrides the first.

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from gapforge.base import console
 from gapforge.base.i18n import _, pgettext
-from gapforge.base.text import pad, width
+from gapforge.base.text import cut, pad, width
 
 LIVE_INTERVAL = 0.2  # seconds between updates at a terminal
 HOUR, DAY = 3600, 86_400  # seconds
@@ -72,9 +72,7 @@ class StatusLine:
             if not text:
                 self.clear()
                 return
-            columns = self._columns()
-            while width(text) > columns:
-                text = text[:-1]
+            text = cut(text, self._columns())
             print("\r" + pad(text, self._width), end="", file=self.out, flush=True)
             self._width = width(text)
 

@@ -7,6 +7,8 @@ import unicodedata
 
 from gapforge.base import limits
 
+NARROW = 60  # a window with fewer columns gets labels and texts below each other
+
 
 def width(text: str) -> int:
     """Return the number of terminal columns of ``text``. Wide characters, as Hangul, take two."""
@@ -16,6 +18,13 @@ def width(text: str) -> int:
 def pad(text: str, columns: int) -> str:
     """Return ``text`` with spaces appended up to ``columns`` terminal columns."""
     return text + " " * max(0, columns - width(text))
+
+
+def cut(text: str, columns: int) -> str:
+    """Return the start of ``text`` that fits into ``columns`` terminal columns."""
+    while width(text) > columns:
+        text = text[:-1]
+    return text
 
 
 def wrap(text: str, columns: int) -> list[str]:

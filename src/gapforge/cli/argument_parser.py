@@ -38,6 +38,15 @@ argparse._ = _  # type: ignore[attr-defined]
 argparse.ngettext = lambda one, many, count: _(one if count == 1 else many)  # type: ignore[attr-defined]
 
 
+# The flags that every verb takes, before it or after it.
+OUTPUT_FLAGS = {
+    "--quiet": N_("print results, warnings and errors, but no progress and no notes"),
+    "--verbose": N_("print every command that gapforge starts"),
+    "--plain": N_("for screen readers: no colour, no redrawn lines, no columns"),
+}
+_SHORT = {"--quiet": "-q", "--verbose": "-v"}
+
+
 class Formatter(argparse.RawDescriptionHelpFormatter):
     """Lays out help by terminal columns, of which Hangul takes two. argparse counts characters.
 
@@ -100,28 +109,11 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_flags(parser: argparse.ArgumentParser, *, default: Any = False) -> None:
-    """Add the flags that every verb takes, before it or after it."""
-    add = parser.add_argument_group(_("output")).add_argument
-    add(
-        "-q",
-        "--quiet",
-        action="store_true",
-        default=default,
-        help=_("print results, warnings and errors, but no progress and no notes"),
-    )
-    add(
-        "-v",
-        "--verbose",
-        action="store_true",
-        default=default,
-        help=_("print every command that gapforge starts"),
-    )
-    add(
-        "--plain",
-        action="store_true",
-        default=default,
-        help=_("for screen readers: no colour, no redrawn lines, no columns"),
-    )
+    """Add the flags of OUTPUT_FLAGS."""
+    group = parser.add_argument_group(_("output"))
+    for flag, about in OUTPUT_FLAGS.items():
+        names = [_SHORT[flag], flag] if flag in _SHORT else [flag]
+        group.add_argument(*names, action="store_true", default=default, help=_(about))
 
 
 def add_versions(parser: argparse.ArgumentParser) -> None:

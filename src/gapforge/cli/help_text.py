@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from gapforge.base.errors import ERROR_CLASSES
 from gapforge.base.i18n import _
-from gapforge.base.text import pad, width, wrap
+from gapforge.base.text import NARROW, pad, width, wrap
+from gapforge.cli.argument_parser import OUTPUT_FLAGS
 
 Groups = Sequence[tuple[str, Sequence[str]]]
 
@@ -23,9 +24,7 @@ def overview(groups: Groups, summaries: Mapping[str, str]) -> str:
         lines += ["", _(title), *_rows([(verb, summaries[verb]) for verb in verbs])]
     options = [
         ("help VERB", _("show the arguments and examples of a verb (the same as VERB --help)")),
-        ("--quiet", _("print results, warnings and errors, but no progress and no notes")),
-        ("--verbose", _("print every command that gapforge starts")),
-        ("--plain", _("for screen readers: no colour, no redrawn lines, no columns")),
+        *((flag, _(about)) for flag, about in OUTPUT_FLAGS.items()),
         ("--version", _("show the version and exit")),
     ]
     lines += ["", _("help"), *_rows(options)]
@@ -51,7 +50,7 @@ def _rows(rows: Sequence[tuple[str, str]]) -> list[str]:
     columns, indent = _columns(), 14
     lines = []
     for name, text in rows:
-        if columns < 60:
+        if columns < NARROW:
             lines += [f"  {name}", *(f"      {line}" for line in wrap(text, columns - 6))]
             continue
         first, *others = wrap(text, columns - indent)

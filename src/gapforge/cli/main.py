@@ -20,6 +20,7 @@ from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.sudo_caller import give_to_caller
 from gapforge.cli import environment_defaults, help_text, verb_parsers
+from gapforge.cli.argument_parser import OUTPUT_FLAGS
 from gapforge.cli.output import print_error, print_json
 from gapforge.cli.verb_parsers import VERB_GROUPS, VERBS
 from gapforge.engine import private_daemon_state
@@ -89,7 +90,7 @@ def _run(argv: Sequence[str]) -> int:
     if args.verb is None:
         parser.print_help()
         return 0
-    environment_defaults.switch_default(args, "--quiet", "--verbose", "--plain")
+    environment_defaults.switch_default(args, *OUTPUT_FLAGS)
     console.set_mode(quiet=args.quiet, verbose=args.verbose, plain=args.plain)
     project = Project.find()
     try:

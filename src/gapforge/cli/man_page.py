@@ -9,7 +9,7 @@ from gapforge import __version__
 from gapforge.base.errors import ERROR_CLASSES
 from gapforge.base.i18n import _, use_language
 from gapforge.cli import verb_parsers
-from gapforge.cli.argument_parser import Parser
+from gapforge.cli.argument_parser import OUTPUT_FLAGS, Parser
 
 # As man looks for them with "man -M docs/man gapforge".
 PAGES = {"en": "docs/man/man1/gapforge.1", "ko": "docs/man/ko/man1/gapforge.1"}
@@ -70,8 +70,7 @@ def _verb(name: str, parser: Parser, examples: Sequence[str]) -> list[str]:
     lines = [".SS " + _roff(line), _roff(" ".join((parser.description or "").split()))]
     for action in arguments:
         lines += [".TP", ".I " + _roff(_name(action)), _roff(_help(action))]
-    shared = {"--help", "--quiet", "--verbose", "--plain"}
-    lines += _flags(parser, without=shared)
+    lines += _flags(parser, without={"--help", *OUTPUT_FLAGS})
     lines += [".PP", _roff(_("examples:")), ".nf"]
     return [*lines, *(".RS 4\n" + _roff(example) + "\n.RE" for example in examples), ".fi"]
 
@@ -89,7 +88,7 @@ def _flags(parser: Parser, without: set[str] | None = None) -> list[str]:
 
 
 def _name(action: argparse.Action) -> str:
-    return str(action.metavar or action.dest).upper() if not action.metavar else str(action.metavar)
+    return str(action.metavar or action.dest.upper())
 
 
 def _argument(action: argparse.Action) -> str:

@@ -15,7 +15,7 @@ from gapforge.base import console
 from gapforge.base.errors import ERROR_FILE, GapforgeError
 from gapforge.base.i18n import _
 from gapforge.base.progress import human_bytes
-from gapforge.base.text import pad, printable, width, wrap
+from gapforge.base.text import NARROW, pad, printable, width, wrap
 
 
 def print_json(document: Any, *, sort_keys: bool = False) -> None:
@@ -31,12 +31,6 @@ def say(line: str) -> None:
 def warn(text: str) -> None:
     """Print a warning on standard error."""
     say(console.coloured(_("warning: "), "yellow", sys.stderr) + text)
-
-
-def note(line: str) -> None:
-    """Print a line on standard error that ``--quiet`` leaves out."""
-    if not console.quiet():
-        say(line)
 
 
 def warn_unexpected(file: Path) -> None:
@@ -62,7 +56,6 @@ def print_error(error: GapforgeError) -> None:
             json.dump(error.to_json(), output)
 
 
-NARROW = 60  # a window with fewer columns shows the rows of a table as blocks
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 

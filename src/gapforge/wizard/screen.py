@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gapforge.base.i18n import _
-from gapforge.base.text import pad, width, wrap
+from gapforge.base.text import NARROW, cut, pad, width, wrap
 from gapforge.wizard.menu import Menu
 from gapforge.wizard.questions import Question
-
-_NARROW = 60  # columns below which a label has a line of its own
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def draw(menu: Menu, columns: int, rows: int) -> Drawn:
     more = _("({first}-{last} of {count})", first=start + 1, last=start + height, count=len(items))
     lines = [*head, *body, *gap, *shown, *([f"    {more}"] if clipped else []), *detail, *foot]
     at = len(head) + len(body) + len(gap) + cursor - start if shown else -1
-    return Drawn(tuple(_cut(line, columns) for line in lines[:rows]), at)
+    return Drawn(tuple(cut(line, columns) for line in lines[:rows]), at)
 
 
 def draw_text(text: str, columns: int) -> Drawn:
@@ -76,7 +74,7 @@ def row_lines(rows: Sequence[tuple[str, str]], columns: int) -> list[str]:
     label = max((width(name) for name, _text in rows), default=0)
     lines = []
     for name, text in rows:
-        if columns < _NARROW:
+        if columns < NARROW:
             together = f"  {name}: {text}"
             if width(together) <= columns:
                 lines.append(together)
@@ -170,15 +168,8 @@ def _wrapped(text: str, columns: int) -> list[str]:
     columns = max(columns, 8)
     for line in wrap(text, columns):
         while width(line) > columns:
-            start = _cut(line, columns)
+            start = cut(line, columns)
             lines.append(start)
             line = line[len(start) :]
         lines.append(line)
     return lines
-
-
-def _cut(line: str, columns: int) -> str:
-    """Return the line without what a terminal of this width would put into the next one."""
-    while width(line) > columns:
-        line = line[:-1]
-    return line
