@@ -109,7 +109,7 @@ TESTS = {
     "store/verify_artifacts": "store/test_verify_artifacts trust/test_trusted_signers",
     "sync/download": "sync/test_download sync/test_network",
     "trust/private_ssh_agent": "trust/test_ssh_signatures",
-    "trust/rollback_protection": "trust/test_trusted_signers",
+    "trust/rollback_protection": "trust/test_rollback_protection trust/test_trusted_signers",
     "trust/ssh_signatures": "trust/test_ssh_signatures trust/test_trusted_signers",
     "trust/trusted_signers": (
         "trust/test_trusted_signers trust/test_lock_size trust/test_writable_by_others"
