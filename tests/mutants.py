@@ -54,7 +54,7 @@ TESTS = {
     "base/process": "base/test_process",
     "base/secret_files": "base/test_secret_files",
     "bundle/check_signatures": (
-        "bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_check_signatures bundle/test_damaged_volumes bundle/test_pack_and_unpack "
         "bundle/test_planted_names trust/test_trusted_signers trust/test_lock_size"
     ),
     "bundle/import_objects": (
