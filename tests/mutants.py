@@ -69,7 +69,7 @@ TESTS = {
         "bundle/test_planted_names repository/test_generated_input"
     ),
     "bundle/unpack": (
-        "bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_unpack bundle/test_damaged_volumes bundle/test_pack_and_unpack "
         "bundle/test_planted_names bundle/test_site_disk "
         "bundle/test_altered_between_steps bundle/test_unpack_command_with_damage "
         "store/test_gc_imports trust/test_trusted_signers"
