@@ -65,7 +65,7 @@ TESTS = {
         "bundle/test_damaged_volumes bundle/test_pack_and_unpack bundle/test_planted_names"
     ),
     "bundle/repair_request": (
-        "bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_repair_request bundle/test_damaged_volumes bundle/test_pack_and_unpack "
         "bundle/test_planted_names repository/test_generated_input"
     ),
     "bundle/unpack": (
@@ -75,11 +75,11 @@ TESTS = {
         "store/test_gc_imports trust/test_trusted_signers"
     ),
     "bundle/volume_reader": (
-        "bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_volume_reader bundle/test_damaged_volumes bundle/test_pack_and_unpack "
         "bundle/test_planted_names bundle/test_altered_between_steps"
     ),
     "bundle/volume_writer": (
-        "bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_volume_writer bundle/test_damaged_volumes bundle/test_pack_and_unpack "
         "bundle/test_planted_names bundle/test_memory"
     ),
     "compat/base_image": "compat/test_rules compat/test_compatibility_table",
