@@ -62,7 +62,8 @@ TESTS = {
         "bundle/test_pack_and_unpack bundle/test_planted_names"
     ),
     "bundle/pack": (
-        "bundle/test_pack bundle/test_damaged_volumes bundle/test_pack_and_unpack bundle/test_planted_names"
+        "bundle/test_pack bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_planted_names"
     ),
     "bundle/repair_request": (
         "bundle/test_repair_request bundle/test_damaged_volumes bundle/test_pack_and_unpack "
