@@ -20,6 +20,7 @@ from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json, add_versions
 from gapforge.cli.build_prompts import ask
 from gapforge.cli.output import print_json, say, table, warn
+from gapforge.doctor.diagnose import before_build
 from gapforge.engine import detect
 from gapforge.image.build import build, build_request
 from gapforge.image.build_inputs import Inputs, Options, check_clock, read_inputs, verify_artifacts
@@ -96,6 +97,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if args.dry_run:
         return _dry_run(args, project, inputs, options)
     engine = detect.choose(args.engine or "", project=project)  # verifying may take minutes
+    for failed in before_build(project, preset, inputs.lock, engine):
+        warn(f"{failed.summary}\n" + _("next: ") + failed.action)
     with preset_in_use(project, preset.name, changes=False):
         verify_artifacts(project, inputs, quiet=console.quiet())
         check_clock(project, inputs)
