@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from gapforge.base.errors import EngineError, VerifyError
+from gapforge.base.errors import EngineError, UsageError, VerifyError
 from gapforge.base.project import Project
+from gapforge.cli import environment_defaults
 from gapforge.cli.main import main
 from gapforge.cli.verbs import build
 from gapforge.doctor import machine_probes
@@ -67,3 +68,43 @@ def test_full_disk_is_told_before_every_byte_is_verified(
     monkeypatch.setattr(build, "verify_artifacts", verified)
     assert main(["build", NAME, "--non-interactive"]) == VerifyError.exit_code
     assert ("1.5 MB" in order[0] and "df -h" in order[0]) == told
+
+
+@pytest.mark.parametrize(
+    ("verb", "flag", "value", "nearest"),
+    [
+        ("build", "--engine", "dokcer", "docker"),
+        ("smoke", "--engine", "docker-buildks", "docker-buildkit"),
+        ("doctor", "--engine", "podman", ""),
+        ("build", "--type", "runtim", "runtime"),
+        ("build", "--tag", "My App:1", ""),
+        ("build", "--tag", "app:", ""),
+        ("build", "--tag", "app:" + "x" * 129, ""),
+        ("build", "--tag", "host:5000/app@sha256:" + "0" * 64, ""),
+    ],
+)
+@pytest.mark.parametrize("by_flag", [True, False])
+def test_flag_with_an_impossible_value_is_a_usage_error_before_anything_else(
+    quickstart: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verb: str,
+    flag: str,
+    value: str,
+    nearest: str,
+    by_flag: bool,
+) -> None:
+    shutil.rmtree(quickstart.artifacts_of(NAME))
+    if not by_flag:
+        monkeypatch.setenv(environment_defaults.variable(flag), value)
+    words = [verb, NAME, *([flag, value] if by_flag else [])]
+    assert main(words) == UsageError.exit_code
+    told = capsys.readouterr().err
+    assert value in told and f'"{nearest}"' in told if nearest else value in told
+
+
+@pytest.mark.parametrize(
+    "name", ["app", "app:1.0", "host:5000/team/app:v1_2", "a__b/c--d:X", "Host.io/a"]
+)
+def test_names_that_an_engine_accepts(name: str) -> None:
+    environment_defaults.image_name(name, "--tag", "build")

@@ -81,6 +81,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
     environment_defaults.text_default(args, "--app-source", "--tag", "--engine")
     environment_defaults.switch_default(args, "--non-interactive", "--dry-run", "--no-cache")
     environment_defaults.one_of(args.type, _TYPES, "--type", args.verb)
+    environment_defaults.one_of(args.engine, detect.NAMES, "--engine", args.verb)
+    environment_defaults.image_name(args.tag, "--tag", args.verb)
     preset, kind = _choose(args, project)
     options = Options(
         type=kind,
