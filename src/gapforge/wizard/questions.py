@@ -304,9 +304,7 @@ def _look(facts: Facts, preset: Preset, state: Readiness, kind: str) -> _Outlook
 
 
 def _notice(check: CheckResult) -> Notice:
-    words = {"title": check.title, "found": check.found, "needed": check.needed}
-    problem = _("{title}: {found}; needed: {needed}", **words)
-    return Notice(problem, check.action, check.status == FAIL)
+    return Notice(check.summary, check.action, check.status == FAIL)
 
 
 def _name(step: str) -> str:
