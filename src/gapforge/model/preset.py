@@ -235,6 +235,14 @@ class Preset:
         """Return the packages of apt.runtime and of components, with reasons."""
         return runtime_packages(self)
 
+    @property
+    def decided_by(self) -> tuple[str, ...]:
+        """Return the file and folders of the project that decide ``sha256``, as relative paths."""
+        added = {"catalog": preset_defaults.CATALOG in self.origins.values()}
+        packages = (*self.builder_packages, *self.runtime_packages)
+        added["components"] = any(package.only_derived for package in packages)
+        return (f"presets/{self.name}.json", *(folder for folder, adds in added.items() if adds))
+
     def debs(self, role: str) -> tuple[str, ...]:
         """Return the packages to install in a role, with those of TensorRT of the form "deb".
 
