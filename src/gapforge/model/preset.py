@@ -46,6 +46,11 @@ class BaseImage:
     private: bool = False
 
     @property
+    def reference(self) -> str:
+        """Return the image of a registry with the digest that pins it, if one does."""
+        return f"{self.image}@{self.digest}" if self.digest else self.image
+
+    @property
     def label(self) -> str:
         """Return the name in lists and prompts."""
         return self.image or self.archive or f"{self.suite} ({self.variant}, mmdebstrap)"
