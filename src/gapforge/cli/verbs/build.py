@@ -82,6 +82,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     environment_defaults.switch_default(args, "--non-interactive", "--dry-run", "--no-cache")
     environment_defaults.one_of(args.type, _TYPES, "--type", args.verb)
     environment_defaults.one_of(args.engine, detect.NAMES, "--engine", args.verb)
+    environment_defaults.versions(args)
     environment_defaults.image_name(args.tag, "--tag", args.verb)
     preset, kind = _choose(args, project)
     options = Options(
@@ -155,7 +156,9 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
     if given.python is None and given.torch is None and given.tensorrt is None:
         return base, given.type or "runtime"
     changed, created = preset_for(project, base, replace(given, base=None), write=not args.dry_run)
-    if created is not None:
+    if created is not None and args.dry_run:
+        say(_("a build creates a preset from these choices: {file}", file=created))
+    elif created is not None:
         say(_("created a preset from these choices: {file}", file=created))
     return changed, given.type or "runtime"
 
