@@ -185,7 +185,13 @@ def _dry_run(args: argparse.Namespace, project: Project, inputs: Inputs, options
     assignments = [f"{key}={value}" for key, value in env.items()]
     command = quoted(["env", *assignments, *argv]) if assignments else quoted(argv)
     if args.json:
-        print_json({**plan.to_json(), "command": command}, sort_keys=True)
+        document = {
+            **plan.to_json(),
+            "application_chosen_by": inputs.source.chosen_by if inputs.source else "",
+            "secrets_set": sorted(inputs.secrets.values),
+            "command": command,
+        }
+        print_json(document, sort_keys=True)
         return 0
     if not console.quiet():
         show_rows(_plan_rows(plan, inputs))
