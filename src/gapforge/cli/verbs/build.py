@@ -217,9 +217,9 @@ def _plan_rows(plan: Plan, inputs: Inputs) -> list[tuple[str, str]]:
         text = f"{plan.application_folder} ({inputs.source.chosen_by_text})"
         rows.append((_("application"), text))
     folders = Counter("/".join(file.path.split("/")[:2]) for file in plan.files)
-    rows += [(_("context"), f"{top} ({count})") for top, count in sorted(folders.items())]
+    context = ", ".join(f"{top} ({count})" for top, count in sorted(folders.items()))
     smoke = ", ".join(check["component"] for check in plan.smoke if check["enabled"])
-    return [*rows, (_("smoke"), smoke)]
+    return [*rows, (_("context"), context), (_("smoke"), smoke)]
 
 
 def print_checks(checks: Sequence[CheckResult]) -> None:
