@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
-from gapforge.cli.output import print_json, warn
+from gapforge.cli.output import print_json, show_table, warn
 from gapforge.store import gc, unfinished_imports
 from gapforge.store.gc import DOWNLOAD, OBJECT, WORK, Garbage, Unreferenced
 
@@ -92,31 +93,24 @@ def _confirmed() -> bool:
 
 
 def _show(garbage: Garbage) -> None:
-    print(
-        _(
-            "used by locks and kept: {count} files, {size}",
-            count=garbage.kept,
-            size=human_bytes(garbage.kept_bytes),
-        )
-    )
-    if not garbage.unreferenced:
-        print(_("there is nothing to delete"))
     about = {
         OBJECT: _("files that no lock uses"),
         DOWNLOAD: _("unfinished downloads of files that no lock uses"),
         WORK: _("working folders of interrupted syncs"),
     }
+    totals = [(_("used by locks and kept"), str(garbage.kept), human_bytes(garbage.kept_bytes))]
+    largest: list[tuple[str, str]] = []
     for kind, title in about.items():
         items = garbage.of(kind)
-        if not items:
-            continue
-        count, size = len(items), human_bytes(sum(item.size for item in items))
-        print(f"{title}: {count}, {size}")
-        for item in items[:FEW]:
-            print(f"  {human_bytes(item.size):>9}  {_shown(item)}")
-        if len(items) > FEW:
-            size = human_bytes(sum(item.size for item in items[FEW:]))
-            print(f"  {size:>9}  " + _("the other {count}", count=len(items) - FEW))
+        if items:
+            totals.append((title, str(len(items)), _size(items)))
+        largest += [(_shown(item), human_bytes(item.size)) for item in items[:FEW]]
+        if rest := items[FEW:]:
+            largest.append((_("the other {count}", count=len(rest)), _size(rest)))
+    show_table((_("what"), _("files"), _("size")), totals)
+    show_table((_("to be deleted"), _("size")), largest)
+    if not garbage.unreferenced:
+        print(_("there is nothing to delete"))
     if garbage.unreferenced:
         print(_("disk space to be freed: {size}", size=human_bytes(garbage.freed)))
     linked = [item for item in garbage.unreferenced if item.freed < item.size]
@@ -160,6 +154,10 @@ def _show(garbage: Garbage) -> None:
         )
     for fault in garbage.foreign:
         warn(_("{where}: {problem}; not deleted", where=fault.where, problem=fault.problem))
+
+
+def _size(items: Sequence[Unreferenced]) -> str:
+    return human_bytes(sum(item.size for item in items))
 
 
 def _shown(item: Unreferenced) -> str:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gapforge.base import console
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _
 from gapforge.base.process import quoted
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
-from gapforge.base.text import pad, width
 from gapforge.cli.argument_parser import add_json
-from gapforge.cli.output import copies_note, print_json, warn, warn_unexpected
+from gapforge.cli.output import copies_note, print_json, show, table, warn, warn_unexpected
 from gapforge.image import build_inputs
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
@@ -130,7 +130,7 @@ def _report_lock(outcome: Outcome) -> None:
         names_by_reason.setdefault((item.kind, item.reason), []).append(item.name)
     for (kind, reason), names in names_by_reason.items():
         more = _(" and {count} more", count=len(names) - FEW) if names[FEW:] else ""
-        print(f"  {kind} {', '.join(names[:FEW])}{more}\n      {reason.message()}")
+        show(f"  {kind} {', '.join(names[:FEW])}{more}\n      {reason.message()}")
     if lock.unresolved:
         print(
             _(
@@ -144,7 +144,7 @@ def _report_lock(outcome: Outcome) -> None:
 
 def _report(outcome: Outcome) -> None:
     for line in outcome.changes.lines() if outcome.resolved else ():
-        print(line)
+        show(line)
     if outcome.resolved and not outcome.changes:
         print(_("nothing changed"))
     print(
@@ -177,18 +177,8 @@ def _print_preview(preview: download_preview.Preview, unresolved: Sequence[ToRes
         print(_("{preset}: partial lock; sync resolves the rest. Known now:", preset=preset))
     elif not preview.exact:
         print(_("{preset}: no current lock; sync resolves first. From the preset:", preset=preset))
-    have, get = _("have"), _("get")
-    column = max(width(have), width(get))
-    indent = " " * (2 + 9 + 2 + column + 4)
-    for item in preview.items:
-        size = "-" if item.size is None else human_bytes(item.size)
-        state = pad(have if item.stored else get, column)
-        name = item.name if preview.exact or "/" in item.name else f"{item.kind} {item.name}"
-        print(f"  {size:>9}  {state}  {name}  <- {item.where[0]}")
-        for other in item.where[1:]:
-            print(indent + _("or {address}", address=other))
-        if item.note:
-            print(indent + item.note)
+    if not console.quiet():
+        _print_files(preview)
     print(
         _(
             "{preset}: {count} files, {total}; to download: {missing}",
@@ -209,3 +199,17 @@ def _print_preview(preview: download_preview.Preview, unresolved: Sequence[ToRes
     if unresolved:
         items = counts(item.kind for item in unresolved)
         print(_("still to be resolved by sync: {items}, and their dependencies", items=items))
+
+
+def _print_files(preview: download_preview.Preview) -> None:
+    """Print the files with their sizes below the address that they come from."""
+    groups: dict[tuple[str, ...], list[tuple[str, str, str]]] = {}
+    for item in preview.items:
+        others = [_("or {address}", address=other) for other in item.where[1:]]
+        size = "-" if item.size is None else human_bytes(item.size)
+        name = item.name if preview.exact or "/" in item.name else f"{item.kind} {item.name}"
+        row = (_("have") if item.stored else _("get"), size, name)
+        groups.setdefault((item.where[0], *others, item.note), []).append(row)
+    for (address, *others), rows in groups.items():
+        show("\n    ".join((address, *filter(None, others))))
+        print("\n".join(table(("", "", ""), rows, indent=2)))
