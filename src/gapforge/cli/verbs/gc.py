@@ -39,29 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, project: Project) -> int:
     """Print what can be deleted, and delete it if that is confirmed. Return 0."""
     with gc.exclude_sync(project):
-        known = unfinished_imports.recorded_bundles(project.store)
-        if args.drop and args.drop not in known:
-            raise UsageError(
-                _(
-                    "--drop {bundle}: this bundle has no unfinished import (unfinished: {known})",
-                    bundle=args.drop,
-                    known=", ".join(known) or _("none"),
-                ),
-                hint="./gapforge gc",
-            )
+        _check_bundle(args.drop, project)
         garbage = gc.find_garbage(project, args.drop)
         if not args.json:
             _show(garbage)
         delete = bool(garbage.unreferenced or args.drop) and (
             args.yes or (not args.json and _confirmed())
         )
-        freed = 0
-        if delete:
-            if args.drop:
-                unfinished_imports.forget(project.store, args.drop)
-            quiet = args.json or not sys.stderr.isatty()
-            with Progress(_("removed"), garbage.size, quiet=quiet) as progress:
-                freed = gc.remove_garbage(project, garbage, progress.add)
+        freed = _delete(garbage, args, project) if delete else 0
     if args.json:
         print_json(_to_json(garbage, deleted=delete, freed=freed))
     elif delete:
@@ -70,6 +55,29 @@ def run(args: argparse.Namespace, project: Project) -> int:
         command = f"./gapforge gc --drop {args.drop} --yes" if args.drop else "./gapforge gc --yes"
         print(_("nothing was deleted; to delete: {command}", command=command))
     return 0
+
+
+def _check_bundle(bundle: str, project: Project) -> None:
+    """Raise UsageError unless the bundle to abandon is "" or has an unfinished import."""
+    known = unfinished_imports.recorded_bundles(project.store)
+    if bundle and bundle not in known:
+        raise UsageError(
+            _(
+                "--drop {bundle}: this bundle has no unfinished import (unfinished: {known})",
+                bundle=bundle,
+                known=", ".join(known) or _("none"),
+            ),
+            hint="./gapforge gc",
+        )
+
+
+def _delete(garbage: Garbage, args: argparse.Namespace, project: Project) -> int:
+    """Abandon the bundle of --drop and delete the garbage. Return the bytes that were freed."""
+    if args.drop:
+        unfinished_imports.forget(project.store, args.drop)
+    quiet = args.json or not sys.stderr.isatty()
+    with Progress(_("removed"), garbage.size, quiet=quiet) as progress:
+        return gc.remove_garbage(project, garbage, progress.add)
 
 
 def _confirmed() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from gapforge.base import console
 from gapforge.base.errors import UsageError
@@ -66,6 +67,18 @@ def run(args: argparse.Namespace, project: Project) -> int:
     network = Network.from_environment().with_credentials(project.env_file)
     for warning in network.credentials.warnings:
         warn(warning)
+    wanted = _wanted(args, project)
+    if args.dry_run:
+        documents = [_dry_run(preset, project, args) for preset in wanted]
+    else:
+        documents = _sync(wanted, project, network, args)
+    if args.json:
+        print_json({"ok": True, "presets": documents})
+    return 0
+
+
+def _wanted(args: argparse.Namespace, project: Project) -> list[Preset]:
+    """Return the presets to sync. Raise UsageError for none, or for flags that do not fit."""
     names = presets.names(project.presets) if args.all else list(dict.fromkeys(args.presets))
     if not names:
         raise UsageError(_("sync needs a preset"), hint="./gapforge list; ./deps_sync.sh PRESET")
@@ -77,27 +90,28 @@ def run(args: argparse.Namespace, project: Project) -> int:
         )
     if args.provided is not None and not args.provided.is_dir():
         raise source_archives.not_a_folder(args.provided)
-    for preset in () if args.dry_run else wanted:
-        build_inputs.check_project(project, preset)
-    documents = []
-    copies = copied = 0
+    return wanted
+
+
+def _sync(
+    wanted: Sequence[Preset], project: Project, network: Network, args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Sync each preset, or write its lock, and print what came of it. Return it as JSON."""
     for preset in wanted:
-        if args.dry_run:
-            documents.append(_dry_run(preset, project, args))
-            continue
-        options = Options(update=args.update, provided=args.provided, quiet=args.json)
-        outcome = (lock_only.pin if args.lock_only else syncing.sync)(
-            preset, project, network, options
-        )
-        documents.append(outcome.to_json())
-        copies, copied = copies + outcome.copies, copied + outcome.copied
+        build_inputs.check_project(project, preset)
+    pin = lock_only.pin if args.lock_only else syncing.sync
+    report = _report_lock if args.lock_only else _report
+    options = Options(update=args.update, provided=args.provided, quiet=args.json)
+    outcomes = []
+    for preset in wanted:
+        outcome = pin(preset, project, network, options)
+        outcomes.append(outcome)
         if not args.json:
-            (_report_lock if args.lock_only else _report)(outcome)
+            report(outcome)
+    copies = sum(outcome.copies for outcome in outcomes)
     if copies and not args.json:
-        print(copies_note(copies, copied))
-    if args.json:
-        print_json({"ok": True, "presets": documents})
-    return 0
+        print(copies_note(copies, sum(outcome.copied for outcome in outcomes)))
+    return [outcome.to_json() for outcome in outcomes]
 
 
 def _report_lock(outcome: Outcome) -> None:
@@ -147,7 +161,7 @@ def _report(outcome: Outcome) -> None:
         warn_unexpected(outcome.artifacts / path)
 
 
-def _dry_run(preset: Preset, project: Project, args: argparse.Namespace) -> dict[str, object]:
+def _dry_run(preset: Preset, project: Project, args: argparse.Namespace) -> dict[str, Any]:
     """Show what a sync would download, without a network. With a current lock it is exact."""
     lock = None if args.update else locks.load_matching(project.lock_file(preset.name), preset)
     preview = download_preview.preview(preset, lock, known_sizes.read_known_sizes(project))
