@@ -132,6 +132,7 @@ def test_clock_behind_the_sources_is_said_before_the_build(
         (project.root / name).symlink_to(samples.ROOT / name)
     monkeypatch.setenv("GAPFORGE_ROOT", str(project.root))
     monkeypatch.setattr(build_verb.detect, "choose", lambda name, project: None)
+    monkeypatch.setattr(build_verb, "before_build", lambda *words: [])
 
     def no_engine(*words: object, **more: object) -> None:
         raise EngineError("no engine")
