@@ -48,7 +48,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PYTHON = ROOT / ".gapforge/tests/bin/python"
 KEPT = ROOT / "tests/kept_mutants.json"
 GOAL = 0.9  # share of the changes that tests must notice
-_RULES = "compat/test_rule_edges compat/test_rules compat/test_compatibility_table"
 # The modules that decide what is trusted, kept or accepted, and the unit tests of each.
 TESTS = {
     "base/private_files": "base/test_private_files",
@@ -84,14 +83,26 @@ TESTS = {
         "bundle/test_volume_writer bundle/test_damaged_volumes bundle/test_pack_and_unpack "
         "bundle/test_planted_names bundle/test_memory"
     ),
-    **{
-        f"compat/{name}": _RULES
-        for name in (
-            *("base_image", "driver", "ffmpeg", "gpus", "host_compiler", "opencv"),
-            *("python_modules", "source_versions", "tensorrt", "torch"),
-        )
-    },
-    "compat/redistribution": f"compat/test_redistribution {_RULES}",
+    "compat/base_image": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
+    "compat/driver": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
+    "compat/ffmpeg": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
+    "compat/gpus": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
+    "compat/host_compiler": (
+        "compat/test_rule_edges compat/test_rules compat/test_compatibility_table"
+    ),
+    "compat/opencv": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
+    "compat/python_modules": (
+        "compat/test_rule_edges compat/test_rules compat/test_compatibility_table"
+    ),
+    "compat/redistribution": (
+        "compat/test_redistribution compat/test_rule_edges compat/test_rules "
+        "compat/test_compatibility_table"
+    ),
+    "compat/source_versions": (
+        "compat/test_rule_edges compat/test_rules compat/test_compatibility_table"
+    ),
+    "compat/tensorrt": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
+    "compat/torch": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
     "image/dockerfile_lint": "image/test_dockerfile_lint",
     "image/smoke_checks": "image/test_smoke_checks",
     "model/credentials": "model/test_credentials",
