@@ -116,7 +116,7 @@ TESTS = {
     "store/unfinished_imports": "store/test_gc_imports store/test_gc",
     "store/verify_artifacts": "store/test_verify_artifacts trust/test_trusted_signers",
     "sync/download": "sync/test_download sync/test_network",
-    "trust/private_ssh_agent": "trust/test_ssh_signatures",
+    "trust/private_ssh_agent": "trust/test_private_ssh_agent trust/test_ssh_signatures",
     "trust/rollback_protection": "trust/test_rollback_protection trust/test_trusted_signers",
     "trust/ssh_signatures": "trust/test_ssh_signatures trust/test_trusted_signers",
     "trust/trusted_signers": (
