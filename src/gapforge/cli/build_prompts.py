@@ -15,6 +15,7 @@ from gapforge.base.errors import Interrupted
 from gapforge.base.i18n import _
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
+from gapforge.base.text import label_rows
 from gapforge.doctor.check_result import CheckResult
 from gapforge.doctor.diagnose import check_machine
 from gapforge.model.schema import nearest
@@ -22,7 +23,7 @@ from gapforge.wizard.choices import Choices
 from gapforge.wizard.facts import read_facts
 from gapforge.wizard.menu import BACK_WORDS, QUIT_WORDS, Back, Menu, Quit, pick
 from gapforge.wizard.questions import CONFIRM, STOP, Question, Questions
-from gapforge.wizard.screen import Drawn, draw, draw_text, fact_lines, plain_lines, row_lines
+from gapforge.wizard.screen import Drawn, draw, draw_text, fact_lines, plain_lines
 from gapforge.wizard.terminal import Terminal
 
 PLAIN_COLUMNS = 10_000  # plain lines are not wrapped: a command stays whole
@@ -80,7 +81,7 @@ def ask(
         else:
             with Terminal(stdin, stdout) as terminal:
                 answer_in_window(questions, terminal)
-            for line in row_lines(questions.rows, PLAIN_COLUMNS):
+            for line in label_rows(questions.rows, None):
                 say(line)
         if questions.outcome == STOP:
             raise Quit
@@ -156,7 +157,7 @@ def _news(question: Question, told: tuple[tuple[str, str], ...]) -> list[str]:
     if question.step == CONFIRM:
         return [*fact_lines(question, PLAIN_COLUMNS), ""]
     lines = fact_lines(question, PLAIN_COLUMNS)
-    known = row_lines(told, PLAIN_COLUMNS)
+    known = label_rows(told, None)
     return [line for line in lines if line not in known]
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import _
 from gapforge.model.schema import nearest
+from gapforge.model.text_shapes import PYTHON, VERSION
+from gapforge.wizard.choices import NONE
 
 _PART = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _IMAGE_NAME = re.compile(
@@ -65,6 +67,27 @@ def one_of(value: str | None, allowed: Sequence[str], flag: str, verb: str) -> N
             + nearest(value, allowed),
             hint=f"./gapforge {verb} --help",
         )
+
+
+def versions(args: argparse.Namespace) -> None:
+    """Raise UsageError for a flag of ``add_versions`` whose value is no version.
+
+    Whether versions fit together is another question, which CompatibilityError answers.
+    """
+    for flag, shape, words in (
+        ("--python", PYTHON, ()),
+        ("--torch", VERSION, (NONE,)),
+        ("--tensorrt", VERSION, (NONE,)),
+    ):
+        value = getattr(args, _attribute(flag))
+        if value is not None and value not in words and not shape.matches(value):
+            raise UsageError(
+                _('{flag} "{value}" is not a version', flag=flag, value=value),
+                hint=_(
+                    "expected {expected}; ./gapforge list shows the presets and their versions",
+                    expected=", ".join([shape.wanted(), *words]),
+                ),
+            )
 
 
 def image_name(value: str | None, flag: str, verb: str) -> None:

@@ -15,7 +15,7 @@ from gapforge.base import console
 from gapforge.base.errors import ERROR_FILE, GapforgeError
 from gapforge.base.i18n import _
 from gapforge.base.progress import human_bytes
-from gapforge.base.text import NARROW, pad, printable, width, wrap
+from gapforge.base.text import NARROW, label_rows, labelled, pad, printable, width, wrap
 
 
 def print_json(document: Any, *, sort_keys: bool = False) -> None:
@@ -65,40 +65,47 @@ def table(
     *,
     notes: Sequence[Sequence[str]] = (),
     verdicts: Sequence[str] = (),
+    indent: int = 0,
 ) -> list[str]:
     """Return rows under their head, in columns that fit the window of standard output.
 
-    Cells are wrapped between words. In a narrow window, or if the longest words do not fit, each
-    row is a block of lines instead, as with ``--plain``. ``notes`` has the lines that follow each
-    row, and ``verdicts`` "ok", "warn", "fail" or "" for each row, which colours its first cell.
+    Cells are wrapped between words, and the head is in capitals. In a narrow window, or if the
+    longest words do not fit, each row is a block of lines instead, as with ``--plain``. ``notes``
+    has the lines that follow each row, and ``verdicts`` "ok", "warn", "fail" or "" for each row,
+    which colours its first cell. ``indent`` is the number of columns before each line.
     """
     rows = [list(row) for row in rows]
     notes = notes or [()] * len(rows)
     verdicts = verdicts or [""] * len(rows)
     window = console.window()
-    columns = None if console.plain() else _columns([head, *rows], window)
+    blocks = console.plain() or (window is not None and window < NARROW)
+    if window is not None:
+        window -= indent
+    columns = None if blocks else _columns([head, *rows], window)
     if columns is None:
-        return _blocks(head, rows, notes, verdicts, window)
-    lines = _aligned(head, columns, "") if any(head) else []
+        lines = _blocks(head, rows, notes, verdicts, window)
+        return [" " * indent + line for line in lines]
+    lines = _aligned([name.upper() for name in head], columns, "") if any(head) else []
     for row, more, verdict in zip(rows, notes, verdicts, strict=True):
         lines += _aligned(row, columns, verdict)
-        indent = " " * (columns[0] + 2 if columns[0] < 8 else 4)
+        under = " " * (columns[0] + 2 if columns[0] < 8 else 4)
         for text in more:
-            lines += _indented(text, indent, window)
-    return lines
+            lines += _indented(text, under, window)
+    return [" " * indent + line for line in lines]
 
 
 def _columns(rows: Sequence[Sequence[str]], window: int | None) -> list[int] | None:
-    """Return the width of each column, or None if no table fits."""
+    """Return the width of each column, or None if no table fits.
+
+    The last column needs no more than half of the window: a longer word gets a line of its own.
+    """
     widths = [max(map(width, cells)) for cells in zip(*rows, strict=True)]
     if window is None:
         return widths
-    least = [
-        max((width(word) for cell in cells for word in cell.split()), default=0)
-        for cells in zip(*rows, strict=True)
-    ]
+    least = [max(map(_longest_word, cells)) for cells in zip(*rows, strict=True)]
+    least[-1] = min(least[-1], window // 2)
     room = window - 2 * (len(widths) - 1)
-    if window < NARROW or sum(least) > room:
+    if sum(least) > room:
         return None
     while sum(widths) > room:
         # Narrow the widest column that can give a column.
@@ -107,7 +114,14 @@ def _columns(rows: Sequence[Sequence[str]], window: int | None) -> list[int] | N
     return widths
 
 
+def _longest_word(text: str) -> int:
+    return max(map(width, text.split()), default=0)
+
+
 def _aligned(row: Sequence[str], columns: Sequence[int], verdict: str) -> list[str]:
+    below = []
+    if _longest_word(row[-1]) > columns[-1]:
+        row, below = [*row[:-1], ""], [f"    {row[-1]}"]
     cells = [
         wrap(cell, size) if width(cell) > size else [cell]
         for cell, size in zip(row, columns, strict=True)
@@ -118,7 +132,7 @@ def _aligned(row: Sequence[str], columns: Sequence[int], verdict: str) -> list[s
         if verdict:
             padded[0] = console.coloured(padded[0], COLOURS[verdict], sys.stdout)
         lines.append("  ".join(padded).rstrip())
-    return lines
+    return [*lines, *below]
 
 
 def _blocks(
@@ -139,7 +153,7 @@ def _blocks(
         lines += [first, *others]
         for name, cell in zip(head[titles:], row[titles:], strict=True):
             if cell and cell != "-":
-                lines += _indented(f"{name}: {cell}" if name else cell, "  ", window)
+                lines += labelled(name, cell, window)
         for text in more:
             lines += _indented(text, "  ", window)
     return lines
@@ -148,6 +162,17 @@ def _blocks(
 def _indented(text: str, indent: str, window: int | None) -> list[str]:
     lines = wrap(text, window - len(indent)) if window else [text]
     return [indent + line for line in lines]
+
+
+def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on standard output, unless with ``--quiet`` or without rows."""
+    if rows and not console.quiet():
+        print("\n".join(table(head, rows)))
+
+
+def show_rows(rows: Sequence[tuple[str, str]]) -> None:
+    """Print labels and texts on standard output."""
+    print("\n".join(label_rows(rows, console.window())))
 
 
 def show(text: str) -> None:

@@ -240,7 +240,7 @@ class Questions:
             title = _("Build this image?")
         else:
             rows += [
-                (_("reason"), lacking_text(state)),
+                (_("reason"), lacking_text(preset, state)),
                 *download_rows(self.facts, preset),
                 *((_("next"), text) for text in next_commands(preset, state)),
             ]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gapforge.base.errors import EngineError, UsageError, VerifyError
+from gapforge.base.errors import CompatibilityError, EngineError, LockError, UsageError, VerifyError
 from gapforge.base.project import Project
 from gapforge.cli import environment_defaults
 from gapforge.cli.main import main
@@ -78,6 +78,9 @@ def test_full_disk_is_told_before_every_byte_is_verified(
         ("doctor", "--engine", "podman", ""),
         ("build", "--type", "runtim", "runtime"),
         ("build", "--tag", "My App:1", ""),
+        ("build", "--python", "three", ""),
+        ("build", "--torch", "2.1.2 ", ""),
+        ("build", "--tensorrt", "newest", ""),
         ("build", "--tag", "app:", ""),
         ("build", "--tag", "app:" + "x" * 129, ""),
         ("build", "--tag", "host:5000/app@sha256:" + "0" * 64, ""),
@@ -108,3 +111,24 @@ def test_flag_with_an_impossible_value_is_a_usage_error_before_anything_else(
 )
 def test_names_that_an_engine_accepts(name: str) -> None:
     environment_defaults.image_name(name, "--tag", "build")
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--torch", "1.13.1"), ("--tensorrt", "8.4.3.1")])
+def test_versions_that_do_not_fit_together_are_no_usage_error(
+    quickstart: Project, root: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str
+) -> None:
+    """The flag selects a version that exists; what is wrong is the combination."""
+    shutil.copy(root / "presets/ubuntu22.04-cuda12.4-torch2.5.json", quickstart.presets)
+    words = ["build", "ubuntu22.04-cuda12.4-torch2.5", flag, value, "--dry-run"]
+    assert main(words) == CompatibilityError.exit_code
+    assert value in capsys.readouterr().err
+
+
+def test_dry_run_with_other_versions_creates_no_preset(
+    quickstart: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(quickstart.presets.iterdir())
+    assert main(["build", NAME, "--torch", "2.5.1", "--dry-run"]) == LockError.exit_code
+    assert sorted(quickstart.presets.iterdir()) == before
+    said = capsys.readouterr().err
+    assert "debian12-cpu-torch2.5" in said and "created" not in said

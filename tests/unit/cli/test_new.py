@@ -114,6 +114,8 @@ def test_source_outside_project_is_explained(
         (["mine", "--from", TEMPLATE, "--app-source", "none", "--check", "x"], 2, "--check"),
         (["mine", "--from", TEMPLATE, "--tensorrt", "8.5.3"], 9, "TensorRT"),
         (["mine", "--from", TEMPLATE, "--check", "it's"], 2, "--check"),
+        (["mine", "--from", TEMPLATE, "--app-build", "cmaek"], 2, '"cmake"'),
+        (["mine", "--from", TEMPLATE, "--torch", "newest"], 2, "newest"),
         (["mine", "--from", TEMPLATE, "--app-name", "Not A Name"], 3, "$.application.name"),
     ],
 )

@@ -15,16 +15,16 @@ from gapforge.base.i18n import N_, _, pgettext
 from gapforge.base.process import quoted
 from gapforge.base.progress import StatusLine, human_bytes, human_time
 from gapforge.base.project import Project
-from gapforge.base.text import pad
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json, add_versions
 from gapforge.cli.build_prompts import ask
-from gapforge.cli.output import print_json, say, table, warn
+from gapforge.cli.output import print_json, say, show_rows, table, warn
 from gapforge.doctor.diagnose import before_build
 from gapforge.engine import detect
 from gapforge.image.build import build, build_request
 from gapforge.image.build_inputs import Inputs, Options, check_clock, read_inputs, verify_artifacts
 from gapforge.image.build_status import PLAIN_INTERVAL
+from gapforge.image.plan import Plan
 from gapforge.image.smoke_checks import CheckResult
 from gapforge.model import preset as preset_module
 from gapforge.model.preset import Preset
@@ -82,6 +82,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     environment_defaults.switch_default(args, "--non-interactive", "--dry-run", "--no-cache")
     environment_defaults.one_of(args.type, _TYPES, "--type", args.verb)
     environment_defaults.one_of(args.engine, detect.NAMES, "--engine", args.verb)
+    environment_defaults.versions(args)
     environment_defaults.image_name(args.tag, "--tag", args.verb)
     preset, kind = _choose(args, project)
     options = Options(
@@ -118,11 +119,14 @@ def run(args: argparse.Namespace, project: Project) -> int:
         print(read_regular(result.report, limits.STATE).decode("utf-8"), end="")
         return 0
     print_checks(result.checks)
-    print()
-    _print_row(_("image"), result.plan.tag)
-    _print_row(_("size"), human_bytes(result.size))
-    _print_row(_("time"), human_time(sum(result.seconds.values())))
-    _print_row(_("report"), str(result.report))
+    show_rows(
+        [
+            (_("image"), result.plan.tag),
+            (_("size"), human_bytes(result.size)),
+            (_("time"), human_time(sum(result.seconds.values()))),
+            (_("report"), str(result.report)),
+        ]
+    )
     return 0
 
 
@@ -152,7 +156,9 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
     if given.python is None and given.torch is None and given.tensorrt is None:
         return base, given.type or "runtime"
     changed, created = preset_for(project, base, replace(given, base=None), write=not args.dry_run)
-    if created is not None:
+    if created is not None and args.dry_run:
+        say(_("a build creates a preset from these choices: {file}", file=created))
+    elif created is not None:
         say(_("created a preset from these choices: {file}", file=created))
     return changed, given.type or "runtime"
 
@@ -181,33 +187,38 @@ def _dry_run(args: argparse.Namespace, project: Project, inputs: Inputs, options
     if args.json:
         print_json({**plan.to_json(), "command": command}, sort_keys=True)
         return 0
-    _print_row(_("preset"), f"{plan.preset} ({plan.preset_sha256[:12]})")
-    _print_row(_("image"), f"{plan.tag} (--target {plan.target})")
-    for base in plan.bases:
-        _print_row(_("base"), f"{base.role}: {base.reference} → {base.name}")
-    for key, value in plan.build_args.items():
-        _print_row("build-arg", f"{key}={value}")
-    for secret in plan.secrets:
-        state = _("set") if secret.key in inputs.secrets.values else pgettext("summary", "not set")
-        _print_row(secret.passed, f"{secret.key} ({state})")
-    if inputs.source is not None:
-        _print_row(_("application"), f"{plan.application_folder} ({inputs.source.chosen_by_text})")
-    folders = Counter("/".join(file.path.split("/")[:2]) for file in plan.files)
-    for top, count in sorted(folders.items()):
-        _print_row(_("context"), f"{top} ({count})")
-    _print_row(_("smoke"), ", ".join(c["component"] for c in plan.smoke if c["enabled"]))
+    if not console.quiet():
+        show_rows(_plan_rows(plan, inputs))
+        print()
     # A dry run writes nothing. A build creates what the command reads.
-    print(_("\n# works after a build has created the context and loaded the base images"))
+    print(_("# works after a build has created the context and loaded the base images"))
     print(command)
     return 0
 
 
-def _print_row(label: str, text: str) -> None:
-    print(pad(label, 13) + text)
+def _plan_rows(plan: Plan, inputs: Inputs) -> list[tuple[str, str]]:
+    """Return the parts of a plan with their labels."""
+    rows = [
+        (_("preset"), f"{plan.preset} ({plan.preset_sha256[:12]})"),
+        (_("image"), f"{plan.tag} (--target {plan.target})"),
+        *((_("base"), f"{base.role}: {base.reference} → {base.name}") for base in plan.bases),
+        *(("build-arg", f"{key}={value}") for key, value in plan.build_args.items()),
+    ]
+    for secret in plan.secrets:
+        state = _("set") if secret.key in inputs.secrets.values else pgettext("summary", "not set")
+        rows.append((secret.passed, f"{secret.key} ({state})"))
+    if inputs.source is not None:
+        text = f"{plan.application_folder} ({inputs.source.chosen_by_text})"
+        rows.append((_("application"), text))
+    folders = Counter("/".join(file.path.split("/")[:2]) for file in plan.files)
+    rows += [(_("context"), f"{top} ({count})") for top, count in sorted(folders.items())]
+    smoke = ", ".join(check["component"] for check in plan.smoke if check["enabled"])
+    return [*rows, (_("smoke"), smoke)]
 
 
 def print_checks(checks: Sequence[CheckResult]) -> None:
-    """Print the results of the smoke checks as a table."""
+    """Print the results of the smoke checks as a table, with ``--quiet`` only the failed ones."""
+    shown = [check for check in checks if not (console.quiet() and check.ok)]
     rows = [
         (
             pgettext("check", "ok") if c.ok else _("FAIL"),
@@ -215,10 +226,10 @@ def print_checks(checks: Sequence[CheckResult]) -> None:
             c.title,
             (c.found if c.ok else f"{c.found} ≠ {c.expected}")[:100],
         )
-        for c in checks
+        for c in shown
     ]
     head = ("", _("component"), _("check"), _("found"))
-    for line in table(head, rows, verdicts=["ok" if c.ok else "fail" for c in checks]):
-        print(line)
+    if rows:
+        print("\n".join(table(head, rows, verdicts=["ok" if c.ok else "fail" for c in shown])))
     passed = sum(check.ok for check in checks)
     print(_("{passed} of {count} checks passed", passed=passed, count=len(checks)))

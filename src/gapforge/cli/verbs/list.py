@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from gapforge.base import console
 from gapforge.base.i18n import N_, _, localized
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
-from gapforge.cli.output import print_json, table
+from gapforge.cli.output import print_json, show, table
 from gapforge.model import preset as presets
 from gapforge.model.preset import Preset
 from gapforge.model.preset_status import Readiness, readiness_of
@@ -43,17 +44,17 @@ def run(args: argparse.Namespace, project: Project) -> int:
     for line in lines(rows):
         print(line)
     for name, fault in faulty.items():
-        print(f"! {name}: {fault.message}; ./gapforge check {name}")
+        show(f"! {name}: {fault.message}; ./gapforge check {name}")
     if not rows and not faulty:
         print(_("there are no presets"))
     return 0
 
 
 def lines(rows: list[tuple[Preset, Readiness, str]]) -> list[str]:
-    """Return the lines of the table of presets: name, state, size in words and summary."""
-    if not rows:
-        return []
-    head, cells = (_("PRESET"), _("STATE"), _("SIZE"), _("SUMMARY")), []
+    """Return the table of presets: name, state, size and summary; only names with ``--quiet``."""
+    if console.quiet() or not rows:
+        return [preset.name for preset, _ready, _size in rows]
+    head, cells = (_("preset"), _("state"), _("size"), _("summary")), []
     for preset, ready, size in rows:
         summary = localized(ko=preset.summary_ko, en=preset.summary_en)
         cells.append((preset.name, ready.label, size or "-", summary))

@@ -14,15 +14,17 @@ from gapforge.base.i18n import N_, _, localized
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
 from gapforge.base.text import whole_number
+from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json, add_versions
 from gapforge.cli.output import print_json, say, warn
-from gapforge.image.application_source import build_of, setting_key
+from gapforge.image.application_source import BUILD_SYSTEMS, build_of, setting_key
 from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
 from gapforge.model import preset_writer
 from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Preset
 from gapforge.model.preset_defaults import name_of_folder
+from gapforge.model.schema import nearest
 from gapforge.wizard.choices import NONE, Choices
 from gapforge.wizard.compose_preset import apply_overrides, summary_of, template_for, warnings_of
 
@@ -64,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Write the preset and return 0."""
+    environment_defaults.versions(args)
     file = preset_writer.new_file(project, args.name)
     catalog = catalogs.load(project.catalog)
     if not (args.template or args.base or args.json) and sys.stdin.isatty():
@@ -148,30 +151,62 @@ def _application(
     nothing, or for a source that is no folder.
     """
     if args.app_source == NONE:
-        for key in ("app_name", "app_build", "command", "check"):
-            if getattr(args, key):
-                flag = "--" + key.replace("_", "-")
-                raise UsageError(
-                    _("{flag} is for an application", flag=flag), hint=_("--app-source DIR")
-                )
+        _refuse_options_of_application(args)
         return None, None
-    source = given_path(args.app_source).absolute() if args.app_source else None
-    if source is not None and not source.is_dir():
-        raise UsageError(_("{folder} is not a folder", folder=source), hint=_("--app-source DIR"))
+    source = _source_folder(args)
     name = args.app_name or (name_of_folder(source.name) if source else "") or args.name
-    inside = source is not None and real_path(project.root) in real_path(source).parents
-    if source is not None and inside:
-        folder = real_path(source).relative_to(real_path(project.root)).as_posix()
-    else:
-        folder = f"apps/{name}"
-    application: dict[str, Any] = {"name": name, "source": folder}
-    build = args.app_build or (build_of(source) if source else "")
-    if build and build != "cmake":
+    inside = _path_inside(project, source)
+    application: dict[str, Any] = {"name": name, "source": inside or f"apps/{name}"}
+    build = _build_system(args, source)
+    if build != "cmake":
         application["build"] = build
     for key in ("command", "check"):
         if text := getattr(args, key):
             application[key] = _words(f"--{key}", text)
     return application, None if inside else source
+
+
+def _refuse_options_of_application(args: argparse.Namespace) -> None:
+    """Raise UsageError for an option that says something about the application."""
+    for key in ("app_name", "app_build", "command", "check"):
+        if getattr(args, key):
+            flag = "--" + key.replace("_", "-")
+            raise UsageError(
+                _("{flag} is for an application", flag=flag), hint=_("--app-source DIR")
+            )
+
+
+def _source_folder(args: argparse.Namespace) -> Path | None:
+    """Return the folder of --app-source. Raise UsageError if it is none."""
+    if not args.app_source:
+        return None
+    source = given_path(args.app_source).absolute()
+    if not source.is_dir():
+        raise UsageError(_("{folder} is not a folder", folder=source), hint=_("--app-source DIR"))
+    return source
+
+
+def _path_inside(project: Project, source: Path | None) -> str:
+    """Return a folder relative to the project, "" if it is not inside."""
+    root = real_path(project.root)
+    if source is None or root not in real_path(source).parents:
+        return ""
+    return real_path(source).relative_to(root).as_posix()
+
+
+def _build_system(args: argparse.Namespace, source: Path | None) -> str:
+    """Return --app-build, else what the files of the source say. Raise UsageError for another."""
+    build = args.app_build or (build_of(source) if source else "cmake")
+    if build not in BUILD_SYSTEMS and not build.startswith("./"):
+        raise UsageError(
+            _(
+                '--app-build "{build}" is no build system{nearest}',
+                build=build,
+                nearest=nearest(build, BUILD_SYSTEMS),
+            ),
+            hint=_("{names}, or a script such as ./build.sh", names=", ".join(BUILD_SYSTEMS)),
+        )
+    return str(build)
 
 
 def _words(flag: str, text: str) -> list[str]:

@@ -33,7 +33,7 @@ from gapforge.bundle.volume_plan import Plan, make_plan
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.custody_pages import add_operator, operator_of, write_pages
-from gapforge.cli.output import print_json, say, warn
+from gapforge.cli.output import print_json, say, show_table, warn
 from gapforge.model import preset as presets
 from gapforge.trust import private_ssh_agent, ssh_signatures
 from gapforge.trust.ssh_signatures import SigningKey
@@ -280,9 +280,11 @@ def _show(plan: Plan, folders: Mapping[int, Path], speed: int) -> None:
     if tool := _tool(plan):
         packed = human_bytes(tool["bytes"]) if tool["bytes"] else _("omitted; the site has it")
         print(_("repository of gapforge, {sha256}: {size}", sha256=plan.tool[:12], size=packed))
-    for number, size in enumerate(sizes, 1):
-        where = f"  -> {folders[number]}" if number in folders else ""
-        print(f"  {human_bytes(size):>9}  {volume_name(plan.bundle, number)}{where}")
+    rows = [
+        (volume_name(plan.bundle, number), human_bytes(size), str(folders.get(number, "")))
+        for number, size in enumerate(sizes, 1)
+    ]
+    show_table((_("volume"), _("size"), _("folder") if folders else ""), rows)
     if not folders and (needed := count_media(plan)):
         choices = [
             _("{count} of {size} GB", count=count, size=size // 10**9) for size, count in needed
