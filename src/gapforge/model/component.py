@@ -98,6 +98,7 @@ _STATED = Record(
         "pattern": Text(
             "regular expression whose groups, joined by dots, are the version", r"[^\x00]+"
         ),
+        "required": Flag("an archive without the file cannot be built"),
     },
 )
 COMPONENT_SHAPE = Record(
@@ -177,13 +178,15 @@ class StatedVersion:
 
     The groups of the regular expression ``pattern``, joined by dots, are the version in ``file``,
     which is in the archive's folder. If both are "", only the name of the folder tells it. The
-    version must equal the component's value ``option``, "" for none.
+    version must equal the component's value ``option``, "" for none. An archive without a
+    ``required`` file cannot be built.
     """
 
     source: str
     option: str = ""
     file: str = ""
     pattern: str = ""
+    required: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
