@@ -691,7 +691,9 @@ def test_forged_checksums_are_refused_by_signature(
         "--app-source",
         air.folder / "application",
     )
-    monkeypatch.setattr(detect, "choose", lambda *_words, **_named: None)  # found first
+    info = detect.assumed().info
+    engine = SimpleNamespace(info=info, image_ids=lambda _name: [])  # found first
+    monkeypatch.setattr(detect, "choose", lambda *_words, **_named: engine)
     said = air.site.refused(*build)
     assert "changed after sender@example signed it" in said
     (air.site.home / ".config/gapforge/allowed_signers").write_text("")
