@@ -12,6 +12,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -131,7 +132,8 @@ def test_clock_behind_the_sources_is_said_before_the_build(
     for name in ("components", "Dockerfile", "catalog"):
         (project.root / name).symlink_to(samples.ROOT / name)
     monkeypatch.setenv("GAPFORGE_ROOT", str(project.root))
-    monkeypatch.setattr(build_verb.detect, "choose", lambda name, project: None)
+    engine = SimpleNamespace(info=detect.assumed().info, image_ids=lambda _name: [])
+    monkeypatch.setattr(build_verb.detect, "choose", lambda name, project: engine)
 
     def no_engine(*words: object, **more: object) -> None:
         raise EngineError("no engine")
