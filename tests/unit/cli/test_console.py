@@ -60,7 +60,7 @@ def test_long_word_of_the_last_column_gets_a_line_of_its_own(
     assert table(("", "", ""), rows, indent=2) == [
         "  get   1 kB      debs/x.deb",
         "  have  169.8 MB",
-        f"      {name}",
+        f"        {name}",
     ]
 
 
@@ -178,6 +178,9 @@ def test_quiet_prints_names_and_what_needs_attention(
     assert main(["list", "--quiet"]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert sorted(listed) == sorted(presets.names(ROOT / "presets"))
+    assert main(["check", "--quiet", "debian12-cpu-quickstart", "none"]) == 3
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told if line[0] not in " 1"] == ["none"]
     console.set_mode()
     fine = CheckResult(check="os", title="OS", status=OK, found="a", needed="a")
     bad = CheckResult(
