@@ -44,8 +44,14 @@ def warn_unexpected(file: Path) -> None:
 
 
 def print_error(error: GapforgeError) -> None:
-    """Print ``error`` on standard error, and write the first one to the file that rehearse sets."""
+    """Print ``error`` on standard error, and write the first one to the file that rehearse sets.
+
+    Its lines fit the window, except for the next command, which stays whole to be copied.
+    """
     text, mark = error.render(), _("error: ")
+    hint = _("next: ") + error.hint if error.hint else ""
+    problem = text.removesuffix(hint)
+    text = "\n".join(_fitting(problem, console.window(sys.stderr))) + hint
     print(
         console.coloured(mark, "red", sys.stderr) + text.removeprefix(mark),
         file=sys.stderr,
@@ -206,14 +212,20 @@ def show_rows(rows: Sequence[tuple[str, str]]) -> None:
 
 def show(text: str) -> None:
     """Print lines on standard output, wrapped between words to the window with their indent."""
-    window = console.window()
+    print("\n".join(_fitting(text, console.window())))
+
+
+def _fitting(text: str, window: int | None) -> list[str]:
+    """Return the lines of ``text``, wrapped between words; each keeps its indent."""
+    lines = []
     for line in text.split("\n"):
+        if window is None or width(line) <= window:
+            lines.append(line)
+            continue
         indent = line[: len(line) - len(line.lstrip())]
-        parts = [line]
-        if window is not None and width(line) > window:
-            first, *others = wrap(line, window - len(indent) - 2)
-            parts = [indent + first, *(f"{indent}  {other}" for other in others)]
-        print("\n".join(parts))
+        first, *others = wrap(line, window - len(indent) - 2)
+        lines += [indent + first, *(f"{indent}  {other}" for other in others)]
+    return lines
 
 
 def coloured_verdict(text: str, verdict: str) -> str:

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from gapforge.base import console
+from gapforge.base.errors import Fault, PresetError
 from gapforge.base.i18n import use_language
 from gapforge.base.text import label_rows, width
 from gapforge.cli import completion, man_page, verb_parsers
 from gapforge.cli.main import main
-from gapforge.cli.output import show, show_table, table
+from gapforge.cli.output import print_error, show, show_table, table
 from gapforge.cli.verbs import build, doctor
 from gapforge.doctor.check_result import FAIL, OK, CheckResult
 from gapforge.image.smoke_checks import CheckResult as SmokeResult
@@ -98,6 +99,21 @@ def test_lines_are_wrapped_with_their_indent(
         "  ab cd ef",
         "    gh ij",
     ]
+
+
+def test_errors_fit_the_window_but_commands_stay_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "./gapforge check a-preset-with-a-long-name another-preset"
+    fault = Fault("presets/a.json", "a problem of several words in one line", "other words")
+    error = PresetError("a message of several words in one line", faults=[fault], hint=command)
+    print_error(error)
+    assert capsys.readouterr().err.rstrip("\n") == error.render(), "lines of a pipe stay whole"
+    monkeypatch.setenv("COLUMNS", "30")
+    print_error(error)
+    *problem, last = capsys.readouterr().err.splitlines()
+    assert max(map(width, problem)) <= 30 and len(problem) == 6
+    assert last == f"next: {command}"
 
 
 @pytest.mark.parametrize(
