@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from gapforge.base import console
+from gapforge.base.errors import Fault, PresetError
 from gapforge.base.i18n import use_language
 from gapforge.base.text import label_rows, width
 from gapforge.cli import completion, man_page, verb_parsers
 from gapforge.cli.main import main
-from gapforge.cli.output import show, show_table, table
+from gapforge.cli.output import print_error, show, show_table, table
 from gapforge.cli.verbs import build, doctor
 from gapforge.doctor.check_result import FAIL, OK, CheckResult
 from gapforge.image.smoke_checks import CheckResult as SmokeResult
@@ -60,7 +61,7 @@ def test_long_word_of_the_last_column_gets_a_line_of_its_own(
     assert table(("", "", ""), rows, indent=2) == [
         "  get   1 kB      debs/x.deb",
         "  have  169.8 MB",
-        f"      {name}",
+        f"        {name}",
     ]
 
 
@@ -100,6 +101,21 @@ def test_lines_are_wrapped_with_their_indent(
     ]
 
 
+def test_errors_fit_the_window_but_commands_stay_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "./gapforge check a-preset-with-a-long-name another-preset"
+    fault = Fault("presets/a.json", "a problem of several words in one line", "other words")
+    error = PresetError("a message of several words in one line", faults=[fault], hint=command)
+    print_error(error)
+    assert capsys.readouterr().err.rstrip("\n") == error.render(), "lines of a pipe stay whole"
+    monkeypatch.setenv("COLUMNS", "30")
+    print_error(error)
+    *problem, last = capsys.readouterr().err.splitlines()
+    assert max(map(width, problem)) <= 30 and len(problem) == 6
+    assert last == f"next: {command}"
+
+
 @pytest.mark.parametrize(
     ("word", "near"), [("--drivr", "--driver"), ("--preset", ""), ("--al", "--all")]
 )
@@ -128,6 +144,7 @@ def test_plain_tells_nothing_by_alignment(monkeypatch: pytest.MonkeyPatch) -> No
     console.set_mode(plain=True)
     lines = table(HEAD, ROWS, verdicts=["fail", "ok"])
     assert lines[:3] == [ROWS[0][0], f"  STATE: {ROWS[0][1]}", f"  요약: {ROWS[0][2]}"]
+    assert table(("", "", ""), [("get", "1 kB", "a.deb")], indent=2) == ["  get 1 kB a.deb"]
 
 
 @pytest.mark.parametrize(
@@ -178,6 +195,9 @@ def test_quiet_prints_names_and_what_needs_attention(
     assert main(["list", "--quiet"]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert sorted(listed) == sorted(presets.names(ROOT / "presets"))
+    assert main(["check", "--quiet", "debian12-cpu-quickstart", "none"]) == 3
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told if line[0] not in " 1"] == ["none"]
     console.set_mode()
     fine = CheckResult(check="os", title="OS", status=OK, found="a", needed="a")
     bad = CheckResult(

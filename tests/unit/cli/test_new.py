@@ -100,6 +100,10 @@ def test_source_outside_project_is_explained(
     shown = capsys.readouterr().out
     assert f"'{source}'" in shown and f"VIDEO_PLAYER_SOURCE={source}" in shown
     assert written(place)["application"]["source"] == "apps/video-player"
+    words = ["--from", TEMPLATE, "--app-source", str(source), "--json"]
+    assert cli.main(["new", "other", *words]) == 0
+    told = json.loads(capsys.readouterr().out)["source"]
+    assert (told["folder"], told["setting"]) == (str(source), "VIDEO_PLAYER_SOURCE")
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ def test_clock_behind_the_sources_is_said_before_the_build(
         (project.root / name).symlink_to(samples.ROOT / name)
     monkeypatch.setenv("GAPFORGE_ROOT", str(project.root))
     monkeypatch.setattr(build_verb.detect, "choose", lambda name, project: None)
+    monkeypatch.setattr(build_verb, "before_build", lambda *words: [])
 
     def no_engine(*words: object, **more: object) -> None:
         raise EngineError("no engine")
@@ -252,6 +253,33 @@ def test_each_checkout_checks_and_tags_its_own_image(
     )
     assert checked == built == list(result.image_ids) == list(engine.image_ids("mine:1"))
     assert own != other and engine.image_ids(other), "the image of the other checkout stays"
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_smoke_prints_one_document(
+    tmp_path: Path,
+    fake: Fake,
+    passes: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A failed check must not add the error as a second one."""
+    project = project_with_artifacts(tmp_path)
+    monkeypatch.setenv("GAPFORGE_ROOT", str(project.root))
+    lock = build_inputs.load_lock(project, presets.find(project.presets, PRESET))
+    base = load_base_images.base_name(lock.images["runtime"].config_digest)
+    load_base_images.ensure(
+        detect.choose(),
+        project.artifacts_of(PRESET) / "images/runtime",
+        lock.images["runtime"],
+        lambda line: None,
+    )
+    result = CheckResult(component="ffmpeg", check="x", ok=passes, found="1", expected="1")
+    monkeypatch.setattr(smoke_checks, "run_checks", lambda *words: (result,))
+    assert main(["smoke", PRESET, "--image", base, "--json"]) == (0 if passes else 12)
+    document = json.loads(capsys.readouterr().out)
+    assert (document["ok"], document["checks"]) == (passes, [result.to_json()])
+    assert len(document.get("faults", ())) == (not passes)
 
 
 @pytest.mark.parametrize("changed", ["lock.json", "debs/Packages"])

@@ -185,13 +185,18 @@ def _dry_run(args: argparse.Namespace, project: Project, inputs: Inputs, options
     assignments = [f"{key}={value}" for key, value in env.items()]
     command = quoted(["env", *assignments, *argv]) if assignments else quoted(argv)
     if args.json:
-        print_json({**plan.to_json(), "command": command}, sort_keys=True)
+        document = {
+            **plan.to_json(),
+            "application_chosen_by": inputs.source.chosen_by if inputs.source else "",
+            "secrets_set": sorted(inputs.secrets.values),
+            "command": command,
+        }
+        print_json(document, sort_keys=True)
         return 0
     if not console.quiet():
         show_rows(_plan_rows(plan, inputs))
-        print()
-    # A dry run writes nothing. A build creates what the command reads.
-    print(_("# works after a build has created the context and loaded the base images"))
+        # A dry run writes nothing. A build creates what the command reads.
+        print(_("\n# works after a build has created the context and loaded the base images"))
     print(command)
     return 0
 
@@ -211,9 +216,9 @@ def _plan_rows(plan: Plan, inputs: Inputs) -> list[tuple[str, str]]:
         text = f"{plan.application_folder} ({inputs.source.chosen_by_text})"
         rows.append((_("application"), text))
     folders = Counter("/".join(file.path.split("/")[:2]) for file in plan.files)
-    rows += [(_("context"), f"{top} ({count})") for top, count in sorted(folders.items())]
+    context = ", ".join(f"{top} ({count})" for top, count in sorted(folders.items()))
     smoke = ", ".join(check["component"] for check in plan.smoke if check["enabled"])
-    return [*rows, (_("smoke"), smoke)]
+    return [*rows, (_("context"), context), (_("smoke"), smoke)]
 
 
 def print_checks(checks: Sequence[CheckResult]) -> None:

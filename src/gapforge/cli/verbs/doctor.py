@@ -77,8 +77,12 @@ def render(lines: Sequence[CheckResult]) -> str:
     verdicts = [_VERDICTS[line.status] for line in shown]
     text = table(head, rows, notes=actions, verdicts=verdicts) if rows else []
     ok, warnings, failed = _counts(lines).values()
-    total = _(
-        "{ok} ok, {warnings} warnings, {failed} failed", ok=ok, warnings=warnings, failed=failed
+    total = ngettext(
+        "{ok} ok, {count} warning, {failed} failed",
+        "{ok} ok, {count} warnings, {failed} failed",
+        warnings,
+        ok=ok,
+        failed=failed,
     )
     return "\n".join([*text, *([""] if text else []), total])
 

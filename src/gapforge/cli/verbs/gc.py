@@ -104,11 +104,11 @@ def _show(garbage: Garbage) -> None:
         items = garbage.of(kind)
         if items:
             totals.append((title, str(len(items)), _size(items)))
-        largest += [(_shown(item), human_bytes(item.size)) for item in items[:FEW]]
+        largest += [(human_bytes(item.size), _shown(item)) for item in items[:FEW]]
         if rest := items[FEW:]:
-            largest.append((_("the other {count}", count=len(rest)), _size(rest)))
+            largest.append((_size(rest), _("the other {count}", count=len(rest))))
     show_table((_("what"), _("files"), _("size")), totals)
-    show_table((_("to be deleted"), _("size")), largest)
+    show_table((_("size"), _("to be deleted")), largest)
     if not garbage.unreferenced:
         print(_("there is nothing to delete"))
     if garbage.unreferenced:
@@ -161,8 +161,9 @@ def _size(items: Sequence[Unreferenced]) -> str:
 
 
 def _shown(item: Unreferenced) -> str:
+    """Return an object's checksum, or the folder and name of another file."""
     folder, name = item.path.parent.name, item.path.name
-    return f"sha256 {name}" if item.kind == OBJECT else f"{folder}/{name}"
+    return name if item.kind == OBJECT else f"{folder}/{name}"
 
 
 def _to_json(garbage: Garbage, *, deleted: bool, freed: int) -> dict[str, Any]:

@@ -85,7 +85,14 @@ def run(args: argparse.Namespace, project: Project) -> int:
     warnings = warnings_of(preset, catalog)
     following = [f"./gapforge check {args.name}", f"./deps_sync.sh {args.name}"]
     if args.json:
-        print_json({"file": str(file), "warnings": warnings, "next": following})
+        document: dict[str, Any] = {"file": str(file), "warnings": warnings, "next": following}
+        if application is not None and source is not None:
+            document["source"] = {
+                "folder": str(source),
+                "copy_to": str(project.root / application["source"]),
+                "setting": setting_key(application["name"]),
+            }
+        print_json(document)
         return 0
     for text in warnings:
         warn(text)

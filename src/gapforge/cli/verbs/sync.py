@@ -117,7 +117,7 @@ def _sync(
 def _report_lock(outcome: Outcome) -> None:
     lock = outcome.lock
     size = human_bytes(lock.size)
-    print(
+    show(
         _(
             "{preset}: presets/{preset}.lock.json pins {count} files, {size}",
             preset=lock.preset,
@@ -174,12 +174,12 @@ def _dry_run(preset: Preset, project: Project, args: argparse.Namespace) -> dict
 def _print_preview(preview: download_preview.Preview, unresolved: Sequence[ToResolve]) -> None:
     preset = preview.preset
     if preview.locked and not preview.exact:
-        print(_("{preset}: partial lock; sync resolves the rest. Known now:", preset=preset))
+        show(_("{preset}: partial lock; sync resolves the rest. Known now:", preset=preset))
     elif not preview.exact:
-        print(_("{preset}: no current lock; sync resolves first. From the preset:", preset=preset))
+        show(_("{preset}: no current lock; sync resolves first. From the preset:", preset=preset))
     if not console.quiet():
         _print_files(preview)
-    print(
+    show(
         _(
             "{preset}: {count} files, {total}; to download: {missing}",
             preset=preset,
@@ -198,7 +198,7 @@ def _print_preview(preview: download_preview.Preview, unresolved: Sequence[ToRes
     )
     if unresolved:
         items = counts(item.kind for item in unresolved)
-        print(_("still to be resolved by sync: {items}, and their dependencies", items=items))
+        show(_("still to be resolved by sync: {items}, and their dependencies", items=items))
 
 
 def _print_files(preview: download_preview.Preview) -> None:
