@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol, TextIO
 
 from gapforge.base import console
@@ -156,9 +157,8 @@ def _news(question: Question, told: tuple[tuple[str, str], ...]) -> list[str]:
     """Return what was not told yet: answers that follow from others, or the whole summary."""
     if question.step == CONFIRM:
         return [*fact_lines(question, PLAIN_COLUMNS), ""]
-    lines = fact_lines(question, PLAIN_COLUMNS)
-    known = label_rows(told, None)
-    return [line for line in lines if line not in known]
+    new = tuple(row for row in question.rows if row not in told)
+    return fact_lines(replace(question, rows=new), PLAIN_COLUMNS)
 
 
 def _read(question: Question, stdin: TextIO, say: Say) -> str:

@@ -179,10 +179,10 @@ def _blocks(
 ) -> list[str]:
     """Return each row as its first cells and a line "head: cell" for each other cell."""
     lines: list[str] = []
+    # A first column without a head is a mark; without any head, the row is one sentence.
+    titles = len(head) if not any(head) else 2 if not head[0] else 1
     for row, more, verdict in zip(rows, notes, verdicts, strict=True):
-        titles = 2 if head and not head[0] else 1  # a first column without a head is a mark
-        title = " ".join(filter(None, row[:titles]))
-        first, *others = wrap(title, window) if window else [title]
+        first, *others = _fitting(" ".join(filter(None, row[:titles])), window)
         if verdict:
             first = console.coloured(first, COLOURS[verdict], sys.stdout)
         lines += [first, *others]

@@ -144,6 +144,7 @@ def test_plain_tells_nothing_by_alignment(monkeypatch: pytest.MonkeyPatch) -> No
     console.set_mode(plain=True)
     lines = table(HEAD, ROWS, verdicts=["fail", "ok"])
     assert lines[:3] == [ROWS[0][0], f"  STATE: {ROWS[0][1]}", f"  요약: {ROWS[0][2]}"]
+    assert table(("", "", ""), [("get", "1 kB", "a.deb")], indent=2) == ["  get 1 kB a.deb"]
 
 
 @pytest.mark.parametrize(

@@ -195,9 +195,8 @@ def _dry_run(args: argparse.Namespace, project: Project, inputs: Inputs, options
         return 0
     if not console.quiet():
         show_rows(_plan_rows(plan, inputs))
-        print()
-    # A dry run writes nothing. A build creates what the command reads.
-    print(_("# works after a build has created the context and loaded the base images"))
+        # A dry run writes nothing. A build creates what the command reads.
+        print(_("\n# works after a build has created the context and loaded the base images"))
     print(command)
     return 0
 

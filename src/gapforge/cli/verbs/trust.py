@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from gapforge.base import console
 from gapforge.base.errors import UsageError
 from gapforge.base.files import given_path
 from gapforge.base.i18n import N_, _, ngettext
@@ -68,7 +69,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
         document["signers"] = [_json(signer) for signer in signers]
         head = (_("signer"), _("fingerprint"), _("kind of key"))
         rows = [(signer.name, signer.key.fingerprint, signer.key.kind) for signer in signers]
-        lines = table(head, rows) if rows else [_no_signers()]
+        shown = [name for name, *_rest in rows] if console.quiet() else table(head, rows)
+        lines = shown if rows else [_no_signers()]
     elif args.action == "add":
         key = _key(_only(args, 1, "./gapforge trust add KEY"))
         name = args.name if args.name is not None else _name(key)
