@@ -1,4 +1,4 @@
-"""Share the compiler cache between the engines of a test session."""
+"""Share what one private engine compiled with the engines after it in a test session."""
 
 from __future__ import annotations
 
@@ -13,31 +13,27 @@ from gapforge.engine import private_daemon, private_daemon_state
 
 
 class CompilerCache:
-    """The ccache folder that one private engine leaves to the engines after it.
+    """What the engine that compiled FFmpeg and OpenCV leaves to others. Empty before ``keep``.
 
-    No layer is kept, so every engine still builds from nothing. The cache is empty until ``keep``
-    is called with an engine that has compiled FFmpeg and OpenCV.
+    GAPFORGE_DOCKERD=``dockerd`` gives an engine the ccache folder and no layer, so that it builds
+    every stage. ``dockerd_with_layers`` gives one engine the layers too.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.data = folder / "data"
+        self.data, self.layers = folder / "data", folder / "layers"
         path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
         real = Path(str(shutil.which("dockerd", path=path)))
-        self.dockerd = folder / "bin" / "dockerd"  # for GAPFORGE_DOCKERD
-        self.dockerd.parent.mkdir()
-        data = shlex.quote(str(self.data))
-        self.dockerd.write_text(f"""#!/bin/sh
-for word; do case $word in --data-root=*) data=${{word#*=}} ;; esac; done
-if [ -d {data} ] && [ ! -e "$data" ]; then cp -a {data} "$data"; fi
-PATH={shlex.quote(str(real.parent))}:$PATH
-exec {shlex.quote(str(real))} "$@"
-""")
-        self.dockerd.chmod(0o755)
+        self.dockerd = _program(folder / "cache", real, ["cp", "-a"], self.data)
+        self.dockerd_with_layers = _program(folder / "all", real, ["mv"], self.layers)
 
     def keep(self, project: Project) -> None:
-        """Stop the project's engine and take its compiler cache, unless there is one already."""
+        """Stop the project's engine and take what it has, unless another engine was kept."""
         if (state := private_daemon_state.status(project)) is None or self.data.exists():
             return
+        data = private_daemon_state.folder_of(project) / "data"
+        private_daemon.stop(project)
+        subprocess.run(["cp", "-a", data, self.layers], check=True)
+        state = private_daemon.start(project, offline=True)
 
         def docker(*words: str) -> str:
             argv = ["docker", "-H", state.host, *words]
@@ -48,6 +44,19 @@ exec {shlex.quote(str(real))} "$@"
         for kind in ("regular", "source.local", "frontend", "internal"):
             docker("builder", "prune", "--all", "--force", "--filter", f"type={kind}")
         private_daemon.stop(project)
-        subprocess.run(
-            ["mv", private_daemon_state.folder_of(project) / "data", self.data], check=True
-        )
+        subprocess.run(["mv", data, self.data], check=True)
+
+
+def _program(folder: Path, dockerd: Path, take: list[str], data: Path) -> Path:
+    """Write a dockerd that begins with ``data``, if there is any, in place of an empty folder."""
+    folder.mkdir()
+    program = folder / "dockerd"
+    kept = shlex.quote(str(data))
+    program.write_text(f"""#!/bin/sh
+for word; do case $word in --data-root=*) data=${{word#*=}} ;; esac; done
+if [ -d {kept} ] && [ ! -e "$data" ]; then {shlex.join(take)} {kept} "$data"; fi
+PATH={shlex.quote(str(dockerd.parent))}:$PATH
+exec {shlex.quote(str(dockerd))} "$@"
+""")
+    program.chmod(0o755)
+    return program

@@ -111,11 +111,11 @@ def offline_engine(needs_root: None) -> Iterator[private_daemon_state.State]:
 
 
 @pytest.fixture(scope="module")
-def offline_engine_with_cache(
+def offline_engine_with_layers(
     needs_root: None, compiler_cache: CompilerCache
 ) -> Iterator[private_daemon_state.State]:
-    """A private engine without any network interface, with this session's compiler cache."""
-    yield from _engine(offline=True, dockerd=compiler_cache.dockerd)
+    """A private engine without any network interface, with what this session compiled."""
+    yield from _engine(offline=True, dockerd=compiler_cache.dockerd_with_layers)
 
 
 @pytest.fixture(scope="session")

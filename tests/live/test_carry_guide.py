@@ -4,6 +4,9 @@ A block is marked ``<!-- run: PLACE [EXIT CODE] -->`` or ``<!-- not run: WHY -->
 copy of the repository with a network. A site is an empty folder; its commands and its engine have
 no network. The page "at the site" has a second site of its own, which imports the same sticks after
 the damaged one was mended. Sticks are small file systems of their own.
+
+The rehearsal builds every stage with the compiler cache of test_airgap.py. The second site's engine
+has the layers that were built there.
 """
 
 from __future__ import annotations
@@ -127,14 +130,14 @@ class NetworkWatch(threading.Thread):
 
 @pytest.fixture(scope="module")
 def world(
-    offline_engine_with_cache: private_daemon_state.State,
+    offline_engine_with_layers: private_daemon_state.State,
     compiler_cache: CompilerCache,
     practice_lock: Path,
 ) -> Iterator[World]:
     # Not below /tmp, which may be a memory file system without overlay mounts.
     root = Path("/var/tmp") / f"gapforge-carry-{os.getpid()}"
     root.mkdir()
-    world = World(root, offline_engine_with_cache.host, compiler_cache.dockerd)
+    world = World(root, offline_engine_with_layers.host, compiler_cache.dockerd)
     mounted = []
     try:
         for name in ("stick1", "stick2"):
