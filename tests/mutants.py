@@ -54,7 +54,7 @@ TESTS = {
     "base/process": "base/test_process",
     "base/secret_files": "base/test_secret_files",
     "bundle/check_signatures": (
-        "bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_check_signatures bundle/test_damaged_volumes bundle/test_pack_and_unpack "
         "bundle/test_planted_names trust/test_trusted_signers trust/test_lock_size"
     ),
     "bundle/import_objects": (
@@ -62,24 +62,25 @@ TESTS = {
         "bundle/test_pack_and_unpack bundle/test_planted_names"
     ),
     "bundle/pack": (
-        "bundle/test_damaged_volumes bundle/test_pack_and_unpack bundle/test_planted_names"
+        "bundle/test_pack bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_planted_names"
     ),
     "bundle/repair_request": (
-        "bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_repair_request bundle/test_damaged_volumes bundle/test_pack_and_unpack "
         "bundle/test_planted_names repository/test_generated_input"
     ),
     "bundle/unpack": (
-        "bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_unpack bundle/test_damaged_volumes bundle/test_pack_and_unpack "
         "bundle/test_planted_names bundle/test_site_disk "
         "bundle/test_altered_between_steps bundle/test_unpack_command_with_damage "
         "store/test_gc_imports trust/test_trusted_signers"
     ),
     "bundle/volume_reader": (
-        "bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_volume_reader bundle/test_damaged_volumes bundle/test_pack_and_unpack "
         "bundle/test_planted_names bundle/test_altered_between_steps"
     ),
     "bundle/volume_writer": (
-        "bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_volume_writer bundle/test_damaged_volumes bundle/test_pack_and_unpack "
         "bundle/test_planted_names bundle/test_memory"
     ),
     "compat/base_image": "compat/test_rules compat/test_compatibility_table",
@@ -109,7 +110,7 @@ TESTS = {
     "store/verify_artifacts": "store/test_verify_artifacts trust/test_trusted_signers",
     "sync/download": "sync/test_download sync/test_network",
     "trust/private_ssh_agent": "trust/test_ssh_signatures",
-    "trust/rollback_protection": "trust/test_trusted_signers",
+    "trust/rollback_protection": "trust/test_rollback_protection trust/test_trusted_signers",
     "trust/ssh_signatures": "trust/test_ssh_signatures trust/test_trusted_signers",
     "trust/trusted_signers": (
         "trust/test_trusted_signers trust/test_lock_size trust/test_writable_by_others"

@@ -18,6 +18,7 @@ from gapforge.model.preset import Preset
 from gapforge.store import sha256sums
 from gapforge.store.inventory import Inventory
 from gapforge.store.store import Store
+from gapforge.store.verify_artifacts import check_preset_state
 
 
 def inventory_objects(file: Path) -> frozenset[str]:
@@ -186,10 +187,7 @@ def _read_lock(project: Project, preset: Preset) -> tuple[Lock, bytes]:
     lock, text = locks.read(file)
     lock.require_complete(f"presets/{preset.name}.lock.json")
     hint = _sync_hint(preset.name)
-    if lock.preset != preset.name or lock.preset_sha256 != preset.sha256:
-        raise LockError(
-            _("preset {name} was changed after it was synced", name=preset.name), hint=hint
-        )
+    check_preset_state(lock, preset)
     if own.exists() and not contains(own, text):
         raise LockError(
             _("{file} and {other} are not the same lock", file=own, other=committed), hint=hint

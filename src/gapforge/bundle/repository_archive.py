@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +39,7 @@ from gapforge.bundle.repository_files import (
     render_manifest,
     repository_files,
 )
+from gapforge.model.preset import Preset
 
 MAX_ARCHIVE = 64 << 20  # bytes; gapforge has 3 MB
 MAX_MEMBERS = 20_000
@@ -76,13 +77,16 @@ def archive_name(sha256: str) -> str:
     return f"tool-{sha256}.tar"
 
 
-def make_archive(project: Project, locks: Mapping[str, bytes]) -> bytes:
+def make_archive(
+    project: Project, locks: Mapping[str, bytes], presets: Iterable[Preset] = ()
+) -> bytes:
     """Return the archive of the project's repository.
 
-    ``locks`` are the texts of the locks in the bundle, by preset. Raise BundleError naming
-    everything that cannot be packed.
+    ``locks`` are the texts of the locks in the bundle, by preset. The files of ``presets`` are in
+    the archive even if git does not track them. Raise BundleError naming everything that cannot be
+    packed.
     """
-    files = _read_files(project)
+    files = _read_files(project, presets)
     for preset, text in locks.items():
         path = f"presets/{preset}.lock.json"
         packed, _executable = files.setdefault(path, (text, False))
@@ -100,17 +104,17 @@ def make_archive(project: Project, locks: Mapping[str, bytes]) -> bytes:
     if "src/gapforge/__init__.py" not in files:
         raise BundleError(
             _("{root} is not a gapforge repository", root=project.root),
-            hint=_("run pack from a gapforge repository"),
+            hint=_("run pack in a gapforge repository whose files git tracks: git add src"),
         )
     files[MANIFEST] = render_manifest(files), False
     return render(files)
 
 
-def _read_files(project: Project) -> dict[str, tuple[bytes, bool]]:
+def _read_files(project: Project, presets: Iterable[Preset]) -> dict[str, tuple[bytes, bool]]:
     files: dict[str, tuple[bytes, bool]] = {}
     faults: list[Fault] = []
     total = 0
-    for raw in repository_files(project):
+    for raw in repository_files(project, presets):
         name = displayed(raw)
         try:
             files[name] = _read_file(project.root, raw, name)

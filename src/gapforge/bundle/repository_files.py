@@ -1,15 +1,18 @@
 """List the files that make up the gapforge repository on this machine.
 
-In a git checkout git knows them. Elsewhere they are in MANIFEST, a list of paths that ``pack
---with-tool`` adds to the archive of the repository.
+In a git checkout these are the files that git tracks. Elsewhere they are in MANIFEST, a list of
+paths that ``pack --with-tool`` adds to the archive of the repository. Of other files only those
+belong to the repository that gapforge itself finds by looking: components, and what the presets in
+question consist of. Everything else in the folder is somebody's data.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from gapforge.base import limits
 from gapforge.base.errors import BundleError, ToolError
@@ -20,10 +23,10 @@ from gapforge.base.project import Project
 from gapforge.base.secret_files import may_hold_secrets
 from gapforge.base.text import printable
 from gapforge.bundle.receiver_program import RECEIVER
+from gapforge.model.preset import Preset
 
 MANIFEST = "MANIFEST"
-# Folders where a site without git adds files of its own: these count in addition to MANIFEST.
-_OPEN_FOLDERS = ("presets", "components")
+_UNTRACKED = ("--others", "--exclude-standard")
 _PER_MACHINE = {"artifacts", "dist"}  # at the top: results, not the repository
 _CACHES = {"__pycache__", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
 _PACKED = re.compile(
@@ -48,16 +51,20 @@ def private_reason(name: str) -> str:
     return ""
 
 
-def repository_files(project: Project) -> list[bytes]:
+def repository_files(project: Project, presets: Iterable[Preset] = ()) -> list[bytes]:
     """Return the sorted paths of the repository, without private files and packed volumes.
 
-    In a checkout these are the files that git tracks or would add. Some may not exist any more.
-    Raise BundleError if neither git nor MANIFEST lists the files.
+    In a checkout these are the files that git tracks, and those of `own_places`. Some may not exist
+    any more. Raise BundleError if neither git nor MANIFEST lists the files.
     """
+    places = own_places(presets)
     try:
-        listed = _git_files(project, "--cached", "--others", "--exclude-standard")
+        listed = _git_files(project, "--cached")
+        if listed is not None:
+            new = _git_files(project, *_UNTRACKED) or []
+            listed = sorted([*listed, *(raw for raw in new if is_below(displayed(raw), places))])
     except ToolError as error:
-        listed = _manifest_files(project)
+        listed = _manifest_files(project, places)
         if listed is None:
             raise BundleError(
                 _(
@@ -68,7 +75,7 @@ def repository_files(project: Project) -> list[bytes]:
                 hint=error.hint,
             ) from None
     if listed is None:
-        listed = _manifest_files(project)
+        listed = _manifest_files(project, places)
     if listed is None:
         raise BundleError(
             _(
@@ -81,14 +88,56 @@ def repository_files(project: Project) -> list[bytes]:
     return [raw for raw in listed if not _is_left_out(project, displayed(raw))]
 
 
-def untracked_files(project: Project) -> list[str]:
-    """Return files that will be packed although git does not track them, for a person to check."""
+def own_places(presets: Iterable[Preset]) -> set[PurePosixPath]:
+    """Return the files and folders that are carried even if git does not track them.
+
+    All components are, because the Dockerfile has a stage for each of them.
+    """
+    places = {PurePosixPath("components")}
+    for preset in presets:
+        files = (f"presets/{preset.name}.json", f"presets/{preset.name}.lock.json")
+        source = [preset.application.source] if preset.application else []
+        places.update(map(PurePosixPath, [*files, *source]))
+    return places
+
+
+def is_below(name: str, places: Collection[PurePosixPath]) -> bool:
+    """Return whether a path is one of these places or inside one of them."""
+    path = PurePosixPath(name)
+    return any(place in places for place in (path, *path.parents))
+
+
+@dataclass(frozen=True)
+class Untracked:
+    """Files that git does not track, for a person to check.
+
+    ``packed`` belong to the presets or components. ``left_out`` are the others, a folder without
+    any packed file as one name that ends with "/".
+    """
+
+    packed: list[str]
+    left_out: list[str]
+
+
+def untracked_files(project: Project, presets: Iterable[Preset]) -> Untracked:
+    """Return the files that git does not track and does not ignore, without private files."""
     try:
-        listed = _git_files(project, "--others", "--exclude-standard") or []
+        tracked = map(displayed, _git_files(project, "--cached") or [])
+        listed = map(displayed, _git_files(project, *_UNTRACKED) or [])
     except ToolError:
-        return []
-    names = map(displayed, listed)
-    return [printable(n) for n in names if n != MANIFEST and not _is_left_out(project, n)]
+        return Untracked([], [])
+    places = own_places(presets)
+    names = [n for n in listed if n != MANIFEST and not _is_left_out(project, n)]
+    packed = [name for name in names if is_below(name, places)]
+    kept = {str(folder) for name in [*tracked, *packed] for folder in PurePosixPath(name).parents}
+    left_out = {_topmost(name, kept) for name in names if not is_below(name, places)}
+    return Untracked([*map(printable, packed)], [*map(printable, sorted(left_out))])
+
+
+def _topmost(name: str, kept: Collection[str]) -> str:
+    """Return the topmost folder of a path that is none of ``kept``, else the path itself."""
+    folders = [str(folder) for folder in reversed(PurePosixPath(name).parents)]
+    return next((f"{folder}/" for folder in folders if folder not in {".", *kept}), name)
 
 
 def displayed(raw: bytes) -> str:
@@ -102,8 +151,8 @@ def render_manifest(names: Iterable[str]) -> bytes:
     return b"".join(line + b"\n" for line in lines)
 
 
-def manifest_names(project: Project) -> list[str] | None:
-    """Return the existing files of MANIFEST and of the folders for a site's own files.
+def manifest_names(project: Project, places: Iterable[PurePosixPath]) -> list[str] | None:
+    """Return the existing files of MANIFEST and of ``places`` (see `own_places`).
 
     Return None if there is no MANIFEST. Links are not followed.
     """
@@ -113,8 +162,11 @@ def manifest_names(project: Project) -> list[str] | None:
         return None
     names = {name for name in text.split("\n") if name and not unsafe_path_reason(name)}
     names.add(MANIFEST)
-    for top in _OPEN_FOLDERS:
-        for where, folders, files in os.walk(project.root / top):
+    for top in (project.root / place for place in places):
+        if top.is_symlink() or not top.is_dir():
+            names.add(top.relative_to(project.root).as_posix())
+            continue
+        for where, folders, files in os.walk(top):
             here = Path(where).relative_to(project.root)
             links = [name for name in folders if Path(where, name).is_symlink()]
             folders[:] = [name for name in folders if name not in (*_CACHES, *links)]
@@ -123,8 +175,8 @@ def manifest_names(project: Project) -> list[str] | None:
     return sorted(name for name in names if os.path.lexists(project.root / name))
 
 
-def _manifest_files(project: Project) -> list[bytes] | None:
-    names = manifest_names(project)
+def _manifest_files(project: Project, places: Iterable[PurePosixPath]) -> list[bytes] | None:
+    names = manifest_names(project, places)
     return None if names is None else sorted(map(os.fsencode, names))
 
 

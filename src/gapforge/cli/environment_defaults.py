@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import _
 from gapforge.model.schema import nearest
+from gapforge.model.text_shapes import PYTHON, VERSION
+from gapforge.wizard.choices import NONE
 
+_PART = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_IMAGE_NAME = re.compile(
+    rf"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?"
+)
+_MOST_OF_NAME = 255
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 
@@ -58,6 +66,49 @@ def one_of(value: str | None, allowed: Sequence[str], flag: str, verb: str) -> N
             )
             + nearest(value, allowed),
             hint=f"./gapforge {verb} --help",
+        )
+
+
+def versions(args: argparse.Namespace) -> None:
+    """Raise UsageError for a flag of ``add_versions`` whose value is no version.
+
+    Whether versions fit together is another question, which CompatibilityError answers.
+    """
+    for flag, shape, words in (
+        ("--python", PYTHON, ()),
+        ("--torch", VERSION, (NONE,)),
+        ("--tensorrt", VERSION, (NONE,)),
+    ):
+        value = getattr(args, _attribute(flag))
+        if value is not None and value not in words and not shape.matches(value):
+            raise UsageError(
+                _('{flag} "{value}" is not a version', flag=flag, value=value),
+                hint=_(
+                    "expected {expected}; ./gapforge list shows the presets and their versions",
+                    expected=", ".join([shape.wanted(), *words]),
+                ),
+            )
+
+
+def image_name(value: str | None, flag: str, verb: str) -> None:
+    """Raise UsageError unless ``value`` is None or what an engine accepts as NAME:TAG.
+
+    The grammar is that of the Docker distribution project's references, without a digest.
+    """
+    if value is not None and (not _IMAGE_NAME.fullmatch(value) or len(value) > _MOST_OF_NAME):
+        raise UsageError(
+            _(
+                '{flag} (or {variable}) is "{value}", which is not the name of an image',
+                flag=flag,
+                variable=variable(flag),
+                value=value,
+            ),
+            hint=_(
+                "lower-case letters and digits, then ':' and a tag, such as ./gapforge {verb} "
+                "{flag} my-app:1.0",
+                verb=verb,
+                flag=flag,
+            ),
         )
 
 

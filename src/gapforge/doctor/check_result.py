@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gapforge.base.i18n import _
+
 OK, WARN, FAIL = "ok", "warn", "fail"
 
 
@@ -25,6 +27,16 @@ class CheckResult:
     found: str
     needed: str
     action: str = ""
+
+    @property
+    def summary(self) -> str:
+        """Return the result as one line without the action."""
+        return _(
+            "{title}: {found}; needed: {needed}",
+            title=self.title,
+            found=self.found,
+            needed=self.needed,
+        )
 
     def to_json(self) -> dict[str, str]:
         return dict(vars(self))

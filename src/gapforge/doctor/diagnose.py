@@ -23,7 +23,7 @@ from gapforge.doctor import (
     machine_checks,
     machine_probes,
 )
-from gapforge.doctor.check_result import OK, Check, CheckResult
+from gapforge.doctor.check_result import FAIL, OK, Check, CheckResult
 from gapforge.doctor.disk_checks import Place
 from gapforge.doctor.gpu_checks import GpuNeeds
 from gapforge.doctor.machine_probes import EngineFacts
@@ -81,6 +81,18 @@ def check_machine(project: Project, name: str = "", engine_name: str = "") -> li
     return results
 
 
+def before_build(project: Project, preset: Preset, lock: Lock, engine: Engine) -> list[CheckResult]:
+    """Return the failed checks of disk space and GPU driver, of which a build only warns.
+
+    The space is an upper estimate for a first build, and the image may be for another machine.
+    """
+    results = _check_space(project, preset, lock, engine, _facts_of(engine))
+    if preset.cuda:
+        catalog, _unreadable = _load_catalog(project)
+        results += gpu_checks.driver(gpu_probes.nvidia(), _known_needs(preset, catalog))
+    return [result for result in results if result.status == FAIL]
+
+
 def gpu_needs(preset: Preset, catalog: Catalog) -> GpuNeeds:
     """Return what the preset needs of driver and GPU, as far as the catalog knows."""
     tensorrt, opencv = preset.tensorrt, preset.component("opencv")
@@ -102,12 +114,16 @@ def _check_gpu(
     nvidia = gpu_probes.nvidia("" if engine.problem else engine.client, engine.host)
     if preset is None:
         return gpu_checks.bare_gpu(nvidia)
-    needs = gpu_needs(preset, catalog) if catalog else GpuNeeds(cuda=preset.cuda)
+    needs = _known_needs(preset, catalog)
     return [
         *gpu_checks.driver(nvidia, needs),
         *gpu_checks.toolkit(nvidia, needs, not engine.problem),
         *gpu_checks.gpus(nvidia, needs, catalog),
     ]
+
+
+def _known_needs(preset: Preset, catalog: Catalog | None) -> GpuNeeds:
+    return gpu_needs(preset, catalog) if catalog else GpuNeeds(cuda=preset.cuda)
 
 
 def _load_catalog(project: Project) -> tuple[Catalog | None, list[CheckResult]]:
@@ -139,8 +155,12 @@ def _find_engine(name: str) -> tuple[Engine | None, EngineFacts]:
         return None, EngineFacts(problem=error.message, hint=error.hint)
     except OSError as error:
         return None, EngineFacts(problem=error_text(error), hint="docker version")
+    return engine, _facts_of(engine)
+
+
+def _facts_of(engine: Engine) -> EngineFacts:
     info = engine.info
-    return engine, EngineFacts(
+    return EngineFacts(
         name=info.name,
         client=info.client,
         client_version=info.client_version,

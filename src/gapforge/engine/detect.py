@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base import limits, process
-from gapforge.base.errors import EngineError, Fault, ToolError, UsageError
+from gapforge.base.errors import EngineError, Fault, ToolError
 from gapforge.base.files import given_path, real_path
 from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json, read_json
@@ -20,12 +20,12 @@ from gapforge.engine.docker import BuildKitEngine, BuildxEngine, DockerEngine
 from gapforge.engine.docker_client import client_env, version_of
 from gapforge.engine.docker_errors import hint_for, no_daemon_hint, unreachable
 from gapforge.engine.protocol import LEAST_DOCKER, Engine, EngineInfo
-from gapforge.model.schema import nearest
 
 ENGINES: Mapping[str, type[DockerEngine]] = {
     "docker-buildkit": BuildKitEngine,
     "docker-buildx": BuildxEngine,
 }
+NAMES = ("docker", *ENGINES)  # "docker" is whichever of them works
 BUILT_IN = "buildkit (built in)"
 # Seconds. A daemon that is starting may be slow, but one that hangs must not hang gapforge.
 PROBE_TIMEOUT = 20.0
@@ -63,22 +63,10 @@ class _DaemonError(EngineError):
 def choose(preferred: str = "", host: str = "", project: Project | None = None) -> Engine:
     """Return the engine to build with.
 
-    ``preferred`` is a name from ENGINES or "docker" for either (else GAPFORGE_ENGINE, else the
-    first that works); ``host`` is a DOCKER_HOST address. Without one, DOCKER_HOST and the docker
-    context decide, and the project's private engine is used when the default socket does not
-    answer. Raise EngineError with everything that was tried.
+    ``preferred`` is one of NAMES, "" for the first that works; ``host`` is a DOCKER_HOST address.
+    Without one, DOCKER_HOST and the docker context decide, and the project's private engine is used
+    when the default socket does not answer. Raise EngineError with everything that was tried.
     """
-    preferred = preferred or os.environ.get("GAPFORGE_ENGINE", "")
-    if preferred not in ("", "docker", *ENGINES):
-        names = ["docker", *ENGINES]
-        raise UsageError(
-            _(
-                'there is no engine "{name}"{nearest}',
-                name=preferred,
-                nearest=nearest(preferred, names),
-            ),
-            hint=_("use one of: {names}", names=", ".join(names)),
-        )
     clients, tried = _usable_clients(preferred)
     refused: list[_DaemonError] = []
     for address, private in _addresses(host, project):

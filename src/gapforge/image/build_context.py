@@ -36,14 +36,16 @@ _IGNORE_FILE = ".dockerignore"
 
 
 def lay_out(plan: Plan, context: Path, artifacts: Path) -> None:
-    """Make ``context`` hold exactly the plan's files, besides the application's source.
+    """Make ``context`` hold exactly the plan's files, besides the source of its application.
 
     ``artifacts`` is the verified artifacts/NAME. Raise StorageError when the disk is full or the
     folder does not carry our marker.
     """
     mark_folder(context, "the build context")
     with storage_errors(context):
-        _remove_others(context, {_IGNORE_FILE, *(file.path for file in plan.files)})
+        # The source of an application that the preset no longer has is not kept.
+        kept = APPLICATION if plan.application_folder else ""
+        _remove_others(context, {_IGNORE_FILE, *(file.path for file in plan.files)}, kept)
     _place_text(context / _IGNORE_FILE, f"{MARKER}\n{_IGNORE_FILE}\n")
     unread = {}
     for file in plan.files:
@@ -89,18 +91,19 @@ def _check_artifacts(plan: Plan, context: Path, expected: Mapping[str, ContextFi
         )
 
 
-def _remove_others(context: Path, wanted: set[str]) -> None:
-    """Delete every file that the plan does not name, and the folders that become empty."""
+def _remove_others(context: Path, wanted: set[str], kept: str) -> None:
+    """Delete every file but the wanted ones and those of the folder ``kept``, and empty folders."""
     keep = wanted | {MARKER}
     for folder, folders, files in os.walk(context, topdown=True):
         inner = Path(folder).relative_to(context).as_posix()
         prefix = "" if inner == "." else f"{inner}/"
-        folders[:] = [name for name in folders if f"{prefix}{name}" != APPLICATION]
+        folders[:] = [name for name in folders if f"{prefix}{name}" != kept]
         for name in [*files, *(n for n in folders if Path(folder, n).is_symlink())]:
             if f"{prefix}{name}" not in keep:
                 Path(folder, name).unlink()
     for folder, _folders, _files in os.walk(context, topdown=False):
-        if Path(folder) not in (context, context / APPLICATION) and APPLICATION not in folder:
+        below = Path(folder).relative_to(context)
+        if below != Path() and not (kept and below.is_relative_to(kept)):
             try:
                 os.rmdir(folder)
             except OSError:

@@ -115,7 +115,13 @@ def _source(
         return application_source.choose(
             preset.application, flag=flag, settings=secrets.settings, root=project.root
         )
-    if flag:
+    refuse_needless_source(preset, flag)
+    return None
+
+
+def refuse_needless_source(preset: Preset, flag: str) -> None:
+    """Raise UsageError for a source folder (--app-source) of a preset without an application."""
+    if flag and preset.application is None:
         raise UsageError(
             _(
                 "preset {name} has no application to build from {folder}",
@@ -124,7 +130,6 @@ def _source(
             ),
             hint=_('without --app-source, or an "application" in the preset'),
         )
-    return None
 
 
 def check_project(project: Project, preset: Preset) -> tuple[tuple[component.Component, ...], str]:

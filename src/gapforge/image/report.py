@@ -107,10 +107,11 @@ def dev_container(plan: Plan, preset: Preset) -> dict[str, Any]:
         "image": plan.tag,
         "workspaceFolder": folder,
         "workspaceMount": f"source=${{localWorkspaceFolder}},target={folder},type=bind",
-        "mounts": [f"source=gapforge-build-{preset.name},target=/workspace/.build,type=volume"],
         "runArgs": ["--network=none"],
     }
     if application is not None:
+        volume = f"source=gapforge-build-{preset.name},target=/workspace/.build,type=volume"
+        settings["mounts"] = [volume]
         settings["postCreateCommand"] = "build-application"
     if preset.cuda:
         settings["hostRequirements"] = {"gpu": "optional"}

@@ -36,9 +36,8 @@ _DOTTED = Text("version", r"[0-9]+(\.[0-9]+)*", N_('digits and dots, such as "12
 _VERSION = Text(
     "version", r"[0-9]+(\.[0-9]+)*([-+][0-9A-Za-z.+~-]+)?", N_('a version such as "2.1.2+cu118"')
 )
-_HASH = Nullable(
-    Text("SHA-256", r"[0-9a-f]{64}", N_("64 lower-case hex digits")), "null: nobody published one"
-)
+_SHA256 = Text("SHA-256", r"[0-9a-f]{64}", N_("64 lower-case hex digits"))
+_HASH = Nullable(_SHA256, "null: nobody published one")
 _MD5 = Text("MD5", r"[0-9a-f]{32}", N_("32 lower-case hex digits"))
 _URL = Text("address", r"https://[^\s\x00-\x1f]+", N_("an https:// address"))
 _FILE = Text("file name", r"[A-Za-z0-9_][A-Za-z0-9._+~-]*", N_("a plain file name"))
@@ -144,7 +143,6 @@ SHAPES: Mapping[str, Record] = {
                     "builds": Items(_BUILD),
                     "default_build": _BUILD,
                     "cudnn": Table(_DOTTED, _BUILD),
-                    "wheels": _facts({"version": _VERSION, "file": _FILE, "sha256": _HASH}),
                 },
                 {"numpy_below": _DOTTED, "note": Text()},
             ),
@@ -156,6 +154,10 @@ SHAPES: Mapping[str, Record] = {
                     "compute": Items(_DOTTED),
                 },
                 about="the compute capabilities for which a build of torch has code",
+            ),
+            "wheels": _facts(
+                {"file": _FILE, "sha256": _SHA256},
+                about="what PyTorch published; two indexes may have different files of one name",
             ),
             "index": Record({"pattern": _URL, "source": _SOURCE}),
             "notes": _NOTES,
@@ -473,7 +475,8 @@ class Catalog:
     ``drivers`` maps a CUDA toolkit to the driver that comes with it, ``minor_drivers`` a major
     version of CUDA to the oldest driver that runs it, ``tensorrt_first`` a compute capability to
     the first TensorRT for it. ``requires`` has packages of Python that
-    bring a module which an image may build itself. ``about`` has licence, homepage and login of
+    bring a module which an image may build itself. ``wheels`` maps the file name of a wheel to the
+    SHA-256 of each file that was published under it. ``about`` has licence, homepage and login of
     archives, by the name of a preset's source. The tuples hold:
 
     - ``suggestions``: CUDA from, CUDA to, compute capabilities to compile for
@@ -498,6 +501,7 @@ class Catalog:
     os_gcc: Mapping[str, str]
     requires: Mapping[str, tuple[str, ...]]
     torch: Mapping[str, TorchRelease]
+    wheels: Mapping[str, frozenset[str]]
     torch_index: str
     torch_code: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...]
     tensorrt: Mapping[str, TensorRTRelease]
@@ -604,6 +608,7 @@ def load(folder: Path) -> Catalog:
         os_gcc=dict(_pairs(python["compilers"], "os", "gcc")),
         requires={r["package"]: tuple(r["requires"]) for r in python["requires"]},
         torch={r["torch"]: _torch(r) for r in torch["releases"]},
+        wheels=_checksums(torch["wheels"]),
         torch_index=torch["index"]["pattern"],
         torch_code=tuple(
             (a["from"], a["below"], tuple(a["builds"]), tuple(a["compute"]))
@@ -709,6 +714,13 @@ def _make(cls: type[_T], raw: Mapping[str, Any], **others: Any) -> _T:
 def _torch(raw: Mapping[str, Any]) -> TorchRelease:
     pythons = tuple(p for p in raw["pythons"] if p in raw["torchvision_pythons"])
     return _make(TorchRelease, raw, pythons=pythons)
+
+
+def _checksums(wheels: Sequence[Mapping[str, str]]) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for wheel in wheels:
+        found[wheel["file"]] = found.get(wheel["file"], frozenset()) | {wheel["sha256"]}
+    return found
 
 
 def _tensorrt(raw: Mapping[str, Any]) -> TensorRTRelease:

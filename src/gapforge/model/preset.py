@@ -46,6 +46,11 @@ class BaseImage:
     private: bool = False
 
     @property
+    def reference(self) -> str:
+        """Return the image of a registry with the digest that pins it, if one does."""
+        return f"{self.image}@{self.digest}" if self.digest else self.image
+
+    @property
     def label(self) -> str:
         """Return the name in lists and prompts."""
         return self.image or self.archive or f"{self.suite} ({self.variant}, mmdebstrap)"
@@ -234,6 +239,14 @@ class Preset:
     def runtime_packages(self) -> tuple[BuilderPackage, ...]:
         """Return the packages of apt.runtime and of components, with reasons."""
         return runtime_packages(self)
+
+    @property
+    def decided_by(self) -> tuple[str, ...]:
+        """Return the file and folders of the project that decide ``sha256``, as relative paths."""
+        added = {"catalog": preset_defaults.CATALOG in self.origins.values()}
+        packages = (*self.builder_packages, *self.runtime_packages)
+        added["components"] = any(package.only_derived for package in packages)
+        return (f"presets/{self.name}.json", *(folder for folder, adds in added.items() if adds))
 
     def debs(self, role: str) -> tuple[str, ...]:
         """Return the packages to install in a role, with those of TensorRT of the form "deb".

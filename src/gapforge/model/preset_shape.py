@@ -33,6 +33,7 @@ from gapforge.model.text_shapes import (
     OPTION,
     PACKAGE,
     PRESET_NAME,
+    PYTHON,
     PYTHON_PACKAGE,
     REQUIREMENT,
     SHA256,
@@ -158,7 +159,7 @@ _OWN = Record(
         ),
         "base": Record({"builder": BASE, "runtime": BASE}, about=N_("base images")),
         "python": Record(
-            {"version": Text(N_("Python, major.minor"), r"3\.[0-9]{1,3}", N_('such as "3.10"'))},
+            {"version": PYTHON},
             {
                 "packages": Items(REQUIREMENT, N_("Python packages besides PyTorch"), unique=True),
                 "without": Items(

@@ -23,6 +23,7 @@ VERSION = Text(
 DOTTED = Text(
     N_("version"), r"[0-9]+(\.[0-9]+)*", N_('digits and dots, such as "3.10"'), limits.VERSION
 )
+PYTHON = Text(N_("Python, major.minor"), r"3\.[0-9]{1,3}", N_('such as "3.10"'))
 SHA256 = Text(
     N_("SHA-256 of the file, lower-case hex"), r"[0-9a-f]{64}", N_("64 lower-case hex digits")
 )

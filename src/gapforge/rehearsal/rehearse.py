@@ -150,7 +150,7 @@ class _Rehearsal:
             simulated_site.remove_site(self.site)
             self.created = True
             bare = self.bundle is not None and self.bundle.contains_gapforge
-            left_out = simulated_site.create_site(self.project, self.site, bare=bare)
+            left_out = simulated_site.create_site(self.project, self.site, [self.preset], bare=bare)
             self._warn(*(_("not copied to the site: {file}", file=file) for file in left_out))
         if self.bundle is None:
             self._copy_artifacts(runner)

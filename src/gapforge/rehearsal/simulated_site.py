@@ -22,8 +22,15 @@ from gapforge.base.files import (
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.sudo_caller import Caller, give_to_caller, sudo_caller
-from gapforge.bundle.repository_files import manifest_names, private_reason
+from gapforge.bundle.repository_files import (
+    is_below,
+    manifest_names,
+    own_places,
+    private_reason,
+    untracked_files,
+)
 from gapforge.engine import private_daemon, private_daemon_state
+from gapforge.model.preset import Preset
 from gapforge.store.store import Store
 
 # Parts of a project folder that are not copied: they are made anew, or carried by another way.
@@ -77,10 +84,13 @@ def remove_site(site: Project) -> None:
         site.root.parent.rmdir()
 
 
-def create_site(project: Project, site: Project, *, bare: bool = False) -> list[str]:
+def create_site(
+    project: Project, site: Project, presets: Iterable[Preset] = (), *, bare: bool = False
+) -> list[str]:
     """Create the site with a copy of the repository; return what was left out, with the reasons.
 
-    ``bare`` copies nothing, for a bundle that contains the repository. Files are copied, so that
+    The files of ``presets`` are copied even if git does not track them. ``bare`` copies nothing,
+    for a bundle that contains the repository. Files are copied, so that
     the rehearsal cannot change the originals.
     """
     if not (project.root / PROGRAM).is_file():
@@ -92,25 +102,32 @@ def create_site(project: Project, site: Project, *, bare: bool = False) -> list[
             hint=_("run it in a checkout: ./gapforge rehearse PRESET"),
         )
     mark_folder(site.root, "stands for a site while a rehearsal runs")
-    left_out = []
-    for name in () if bare else list_repository(project):
+    left_out: list[str] = []
+    if not bare:
+        untracked = untracked_files(project, presets).left_out
+        reason = _("git does not track it")
+        left_out += [_("{file}: {reason}", file=name, reason=reason) for name in untracked]
+    for name in () if bare else list_repository(project, presets):
         if reason := _copy(project.root, name, site.root):
             left_out.append(_("{file}: {reason}", file=name, reason=reason))
     site.artifacts.mkdir(exist_ok=True)
     return left_out
 
 
-def list_repository(project: Project) -> list[str]:
+def list_repository(project: Project, presets: Iterable[Preset] = ()) -> list[str]:
     """Return the repository's files in the project folder, as relative paths.
 
-    These are the files that git tracks or would add, or without git those of MANIFEST. In a copy
-    that has neither, all files except those of tools. Raise ToolError for a checkout without
-    MANIFEST that git refuses to read: its ignored files must not reach the site.
+    These are the files that ``pack --with-tool`` carries: those that git tracks, or without git
+    those of MANIFEST, and what the presets and components consist of. In a copy that has neither,
+    all files except those of tools. Raise ToolError for a checkout without MANIFEST that git
+    refuses to read: its ignored files must not reach the site.
     """
-    root = project.root
-    manifest = manifest_names(project)
+    root, places = project.root, own_places(presets)
+    manifest = manifest_names(project, places)
     try:
-        listed = list(_list_with_git(root, ""))
+        listed = [
+            name for name, tracked in _list_with_git(root, "") if tracked or is_below(name, places)
+        ]
         if PROGRAM in listed:  # otherwise the folder is inside another repository
             return [name for name in dict.fromkeys(listed) if _is_carried(project, name)]
     except ToolError:
@@ -135,27 +152,22 @@ def list_repository(project: Project) -> list[str]:
     return found
 
 
-def _list_with_git(folder: Path, prefix: str) -> Iterator[str]:
-    """Yield what git lists, including the content of inner repositories such as submodules."""
-    command = [
-        "git",
-        "-C",
-        str(folder),
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ]
-    with process.piped(command) as output:
-        names = [os.fsdecode(name) for name in output.read().split(b"\0") if name]
-    for name in names:
+def _list_with_git(folder: Path, prefix: str) -> Iterator[tuple[str, bool]]:
+    """Yield the files that git does not ignore, and whether it tracks them.
+
+    The content of inner repositories such as submodules is included.
+    """
+    command = ["git", "-C", str(folder), "ls-files", "-z", "-t"]
+    with process.piped([*command, "--cached", "--others", "--exclude-standard"]) as output:
+        lines = [os.fsdecode(line) for line in output.read().split(b"\0") if line]
+    for status, name in (line.split(" ", 1) for line in lines):
         path = folder / name
         if path.is_dir() and not path.is_symlink():
             if (path / ".git").exists():
-                yield from _list_with_git(path, f"{prefix}{name.rstrip('/')}/")
+                inner = _list_with_git(path, f"{prefix}{name.rstrip('/')}/")
+                yield from ((file, tracked and status != "?") for file, tracked in inner)
         else:
-            yield prefix + name
+            yield prefix + name, status != "?"
 
 
 def _is_carried(project: Project, name: str) -> bool:

@@ -156,7 +156,7 @@ def of_preset(preset: Preset, known: KnownSizes) -> Preview:
     items = []
     for role in ROLES:
         base = preset.base(role)
-        size = known.image(base.image) if base.image else DownloadSize()
+        size = known.image(base.reference) if base.image else DownloadSize()
         items.append(
             Item(
                 kind="image",

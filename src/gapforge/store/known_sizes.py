@@ -60,7 +60,10 @@ class KnownSizes:
         return DownloadSize(known, known or 0)
 
     def image(self, *references: str) -> DownloadSize:
-        """Return the size of base images together; shared layers count once."""
+        """Return the size of base images together; shared layers count once.
+
+        A reference with a digest is that image. One without is what some lock has under its tag.
+        """
         if not all(reference in self.images for reference in references):
             return DownloadSize()
         return self._total(entry for reference in references for entry in self.images[reference])
@@ -118,5 +121,6 @@ def read_known_sizes(project: Project) -> KnownSizes:
             known.wheels.setdefault((normalized(entry.name), entry.version), []).append(entry)
         for role, image in lock.images.items():
             layers = tuple(entry for entry in lock.of("image") if role in entry.roles)
+            known.images[image.reference] = layers
             known.images[image.reference.partition("@")[0]] = layers
     return known

@@ -16,6 +16,7 @@ from gapforge.base import limits
 from gapforge.base.errors import Fault, LockError, VerifyError
 from gapforge.base.files import MARKER, read_regular, sha256_bytes
 from gapforge.base.i18n import _, ngettext
+from gapforge.base.process import quoted
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_reason
@@ -372,19 +373,29 @@ def check_preset_state(lock: Lock, preset: Preset) -> None:
             ),
         )
     if lock.preset_sha256 != preset.sha256:
+        files = preset.decided_by
+        hint = _(
+            "online: ./deps_sync.sh {preset!q}; or undo the change: git checkout -- {files}",
+            preset=preset.name,
+            files=quoted(files),
+        )
+        if len(files) > 1:  # perhaps gapforge is older or newer here
+            hint = _(
+                "online: ./deps_sync.sh {preset!q}; or carry {files} from there: ./gapforge pack "
+                "{preset!q} --with-tool --to DIR; or undo the change: git checkout -- {files}",
+                preset=preset.name,
+                files=quoted(files),
+            )
         raise LockError(
             _(
-                "preset {preset} was changed after it was synced: its state is {state}, "
-                "its artifacts are of state {synced}",
+                "preset {preset} is not as it was when it was synced: its state is {state}, the "
+                "lock's is {synced}; it follows from {files}",
                 preset=preset.name,
                 state=preset.sha256[:12],
                 synced=lock.preset_sha256[:12],
+                files=", ".join(files),
             ),
-            hint=_(
-                "online: ./deps_sync.sh {preset!q}; or undo the change: git checkout -- "
-                "presets/{preset!q}.json",
-                preset=preset.name,
-            ),
+            hint=hint,
         )
 
 

@@ -27,6 +27,7 @@ from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json
 from gapforge.base.project import Project
 from gapforge.base.system_errors import unlistable
+from gapforge.model import catalog as catalogs
 from gapforge.model import doubled_modules
 from gapforge.model.lock import Entry
 from gapforge.model.names import package_of
@@ -358,9 +359,36 @@ class Resolver:
             version=package["version"],
             file=file,
             url=self._login(raw["url"], torch_index if index == "torch" else ""),
-            sha256=_sha256(raw),
+            sha256=self._published(file, _sha256(raw)),
             size=_size(raw),
             index=index,
+        )
+
+    def _published(self, file: str, sha256: str) -> str:
+        """Return the SHA-256 of a wheel: ``sha256`` of the index, or the catalog's if that is "".
+
+        Return "" if neither states one. Raise ResolveError if the index has a file other than the
+        one that the catalog knows.
+        """
+        catalog = catalogs.of_presets(self.project.catalog)
+        known = catalog.wheels.get(file, frozenset()) if catalog else frozenset()
+        if not known or sha256 in known:
+            return sha256
+        if not sha256:
+            return min(known) if len(known) == 1 else ""
+        raise ResolveError(
+            _("the index has another file under the name of a published wheel"),
+            faults=[
+                Fault(
+                    file,
+                    _("has sha256 {sha256} on the index", sha256=sha256),
+                    f"sha256 {', '.join(sorted(known))}",
+                )
+            ],
+            hint=_(
+                "check the address of the index and GAPFORGE_TORCH_INDEX_URL. If PyTorch replaced "
+                "the file, correct catalog/pytorch.json"
+            ),
         )
 
     def _login(self, url: str, index: str) -> str:

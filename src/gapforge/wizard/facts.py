@@ -105,7 +105,7 @@ def download_rows(facts: Facts, preset: Preset) -> list[tuple[str, str]]:
     return [(_("to download"), text), *([(_("of unknown size"), unknown)] if unknown else [])]
 
 
-def lacking_text(state: Readiness) -> str:
+def lacking_text(preset: Preset, state: Readiness) -> str:
     """Return in words what a preset that is not ready lacks."""
     if state.state == INCOMPLETE:
         return _(
@@ -117,7 +117,10 @@ def lacking_text(state: Readiness) -> str:
     return {
         UNSYNCED: _("its files were not brought to this machine"),
         PARTIAL: _("its lock leaves {count} items open", count=state.unresolved),
-        STALE: _("the preset was changed after its sync"),
+        STALE: _(
+            "not as it was when it was synced; its state follows from {files}",
+            files=", ".join(preset.decided_by),
+        ),
         BROKEN: _("its lock cannot be read"),
     }[state.state]
 

@@ -240,7 +240,7 @@ class Questions:
             title = _("Build this image?")
         else:
             rows += [
-                (_("reason"), lacking_text(state)),
+                (_("reason"), lacking_text(preset, state)),
                 *download_rows(self.facts, preset),
                 *((_("next"), text) for text in next_commands(preset, state)),
             ]
@@ -304,9 +304,7 @@ def _look(facts: Facts, preset: Preset, state: Readiness, kind: str) -> _Outlook
 
 
 def _notice(check: CheckResult) -> Notice:
-    words = {"title": check.title, "found": check.found, "needed": check.needed}
-    problem = _("{title}: {found}; needed: {needed}", **words)
-    return Notice(problem, check.action, check.status == FAIL)
+    return Notice(check.summary, check.action, check.status == FAIL)
 
 
 def _name(step: str) -> str:

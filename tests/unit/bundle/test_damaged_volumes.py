@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -812,28 +811,6 @@ def test_scan_assigns_repair_to_its_bundle(tmp_path: Path) -> None:
         v.identity.original_bundle for v in scan.volumes
     } == {scan.bundle}
     assert receive(site_at(tmp_path / "new"), tmp_path / "medium", tmp_path / "medium2").complete
-
-
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("b-0001.gfv", 1),
-        ("b-0003.gfv", 3),
-        ("b-0005.gfv", 5),
-        ("b-0006.gfv", 0),
-        ("b-0000.gfv", 0),
-        ("b-x.gfv", 0),
-        ("c-0003.gfv", 0),
-    ],
-)
-def test_number_of_an_unreadable_volume_is_that_of_its_name(name: str, number: int) -> None:
-    scan = SimpleNamespace(bundle="b", plan=SimpleNamespace(volumes=range(5)))
-    assert unpacking._number_in_name(Path(name), scan) == number  # type: ignore[arg-type]
-
-
-def test_missing_objects_are_counted() -> None:
-    assert values_of(unpacking.missing_objects(-1)) == {}
-    assert [values_of(unpacking.missing_objects(n)) for n in (0, 3)] == [{"count": 0}, {"count": 3}]
 
 
 def test_lock_that_changes_while_it_is_read_is_refused(

@@ -15,9 +15,11 @@ import pytest
 from bundles import PRESET, carry, hashes, receive, sender, site_at
 from gapforge.base import files as careful
 from gapforge.base.errors import StorageError
+from gapforge.base.progress import Progress
 from gapforge.bundle import import_objects, partial_objects
 from gapforge.bundle.cache_pressure import STEP, DropBehind
 from gapforge.bundle.partial_objects import PartialObjects
+from gapforge.bundle.volume_format import Part, StoredPart, describe_read_error
 from gapforge.store import store as stores
 from gapforge.store.store import Store
 from gapforge.store.verify_artifacts import verify
@@ -195,3 +197,192 @@ def test_link_to_half_an_object_never_completes_it(tmp_path: Path, when: str) ->
         arrives(*part)
     assert partial.finish(name, 20)
     assert partial.store.path(name).read_bytes() == data
+
+
+# -- batches
+
+
+class Names:
+    """A store that notes what it was given, and fails on demand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.given = folder, []  # type: ignore[var-annotated]
+        self.error: OSError | None = None
+
+    def add_all(self, files: dict[Path, str]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.given.append(dict(files))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batches"),
+    [
+        ((1, 1), []),
+        ((1, 1, 1), [3]),
+        ((99,), []),
+        ((100,), [1]),
+        ((60, 40), [2]),
+        ((101, 1, 1, 1), [1, 3]),
+    ],
+)
+def test_batch_is_named_when_it_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...], batches: list[int]
+) -> None:
+    monkeypatch.setattr(import_objects, "BATCH_OBJECTS", 3)
+    monkeypatch.setattr(import_objects, "BATCH_BYTES", 100)
+    store, added = Names(tmp_path), []
+    batch = import_objects.StoreBatch(store, added.append)  # type: ignore[arg-type]
+    parts = [Part.of_object(f"{number:064}", size) for number, size in enumerate(sizes)]
+    for part in parts:
+        batch.add(tmp_path / part.sha256, part)
+    assert list(map(len, store.given)) == batches
+    assert added == parts[: sum(batches)]
+    batch.flush()
+    assert added == parts
+    assert {path.name: sha256 for given in store.given for path, sha256 in given.items()} == {
+        part.sha256: part.sha256 for part in parts
+    }
+    batch.flush()
+    assert store.given[-1] == {}, "each file is named once"
+
+
+def test_batch_that_cannot_be_named_is_an_error_of_the_store(tmp_path: Path) -> None:
+    store, added = Names(tmp_path), []
+    store.error = OSError(errno.EIO, os.strerror(errno.EIO))
+    batch = import_objects.StoreBatch(store, added.append)  # type: ignore[arg-type]
+    batch.add(tmp_path / "x", Part.of_object("1" * 64, 1))
+    with pytest.raises(StorageError):
+        batch.flush()
+    assert added == []
+
+
+# -- parts
+
+
+def whole(data: bytes, position: int = 0) -> StoredPart:
+    part = Part.of_object(hashlib.sha256(data).hexdigest(), len(data))
+    return StoredPart(part, part.sha256, position)
+
+
+def piece(data: bytes, start: int, end: int) -> StoredPart:
+    """Return a part of an object that lies at the same place in the volume."""
+    part = Part(hashlib.sha256(data).hexdigest(), len(data), start, end - start)
+    return StoredPart(part, hashlib.sha256(data[start:end]).hexdigest(), start)
+
+
+@pytest.fixture
+def importer(tmp_path: Path) -> import_objects.ObjectImporter:
+    store = Store(tmp_path / "store")
+    store.partial("x")
+    return import_objects.ObjectImporter(store, Progress("unpack", quiet=True))
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_intact_parts_of_a_damaged_volume_are_imported(
+    tmp_path: Path, importer: import_objects.ObjectImporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume, before = tmp_path / "volume", open_files()
+    good, bad, last = b"good object", b"bad object", b"the last one"
+    volume.write_bytes(good + bad.upper() + last)
+    parts = [whole(good), whole(bad, 11), whole(last, 21)]
+    assert importer.import_parts(volume, parts) == ([parts[1]], "")
+    assert importer.imported == {parts[0].part.sha256: 11, parts[2].part.sha256: 12}
+    assert importer.store.has(parts[0].part.sha256) and importer.store.has(parts[2].part.sha256)
+    assert importer.progress.done == len(volume.read_bytes())
+    assert not list((importer.store.folder / "partial").iterdir())
+    assert importer.import_parts(volume, []) == ([], "")
+    # A medium that fails is not damage of a part.
+    real = os.preadv
+
+    def preadv(handle: int, buffers: object, offset: int) -> int:
+        if offset == 11:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(handle, buffers, offset)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    failed, why = importer.import_parts(volume, parts)
+    assert failed == [parts[1]] and why == describe_read_error(
+        OSError(errno.EIO, os.strerror(errno.EIO))
+    )
+    volume.unlink()
+    failed, why = importer.import_parts(volume, parts)
+    assert failed == parts and why
+    assert open_files() == before
+    assert not list((importer.store.folder / "partial").iterdir())
+
+
+def test_object_is_finished_when_its_last_part_is_here(
+    tmp_path: Path, importer: import_objects.ObjectImporter
+) -> None:
+    data, wrong = b"0123456789" * 2, b"0123456789abcdefghij"
+    volume, before = tmp_path / "volume", open_files()
+    volume.write_bytes(data)
+    first, second = piece(data, 0, 12), piece(data, 12, 20)
+    assert importer.import_parts(volume, [first]) == ([], "")
+    assert importer.finish(first.part) and importer.imported == {}, "it is not complete"
+    assert importer.import_parts(volume, [second]) == ([], "")
+    assert importer.finish(second.part) and importer.imported == {first.part.sha256: 20}
+    assert importer.store.path(first.part.sha256).read_bytes() == data
+    importer.imported.clear()
+    assert importer.finish(first.part) and importer.imported == {}, "it is in the store"
+    # Parts whose checksums are right, but not that of the object.
+    volume.write_bytes(wrong)
+    name = "f" * 64
+    parts = [
+        StoredPart(Part(name, 20, at, 10), hashlib.sha256(wrong[at : at + 10]).hexdigest(), at)
+        for at in (0, 10)
+    ]
+    assert importer.import_parts(volume, parts) == ([], "")
+    assert not importer.finish(parts[0].part)
+    assert not importer.store.has(name) and importer.imported == {}
+    assert open_files() == before
+
+
+def test_only_missing_bytes_of_a_part_are_written(
+    tmp_path: Path, importer: import_objects.ObjectImporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verified bytes stay, even if the part that comes again is damaged."""
+    data = b"0123456789" * 2
+    volume, name = tmp_path / "volume", hashlib.sha256(data).hexdigest()
+    volume.write_bytes(data)
+    written: list[tuple[bytes, int]] = []
+    synced: list[int] = []
+    real, sync = os.pwrite, os.fdatasync
+
+    def pwrite(handle: int, part: bytes, offset: int) -> int:
+        count = real(handle, part[:4], offset)  # a disk may take less than it was given
+        written.append((bytes(part[:count]), offset))
+        return count
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "fdatasync", lambda handle: (synced.append(handle), sync(handle)))
+    importer.import_parts(volume, [piece(data, 5, 8)])
+    assert written == [(b"567", 5)] and len(synced) == 1
+    written.clear()
+    volume.write_bytes(data[:19] + b"x")
+    failed, why = importer.import_parts(volume, [piece(data, 2, 20)])
+    assert len(failed) == 1 and why == ""
+    assert written == [(b"234", 2), (b"8901", 8), (b"2345", 12), (b"678x", 16)]
+    assert importer.partial.ranges(name, 20) == [(5, 8)]
+    written.clear()
+    volume.write_bytes(data)
+    importer.import_parts(volume, [piece(data, 5, 8)])
+    assert written == [] and importer.progress.done == 3 + 18, "it is not even read"
+    importer.import_parts(volume, [piece(data, 0, 6), piece(data, 6, 20)])
+    assert importer.finish(piece(data, 0, 6).part)
+    assert importer.store.path(name).read_bytes() == data
+
+
+def test_whole_object_ends_what_an_earlier_bundle_split(
+    tmp_path: Path, importer: import_objects.ObjectImporter
+) -> None:
+    data = b"0123456789" * 2
+    (tmp_path / "volume").write_bytes(data)
+    importer.import_parts(tmp_path / "volume", [piece(data, 0, 12)])
+    importer.import_parts(tmp_path / "volume", [whole(data)])
+    assert importer.imported == {hashlib.sha256(data).hexdigest(): 20}
+    assert not list((importer.store.folder / "partial").iterdir())

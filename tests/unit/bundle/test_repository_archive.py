@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ from gapforge.bundle.repository_archive import (
     read_archive,
     render,
 )
-from gapforge.bundle.repository_files import MANIFEST, private_reason
+from gapforge.bundle.repository_files import MANIFEST, private_reason, untracked_files
 from gapforge.bundle.unpack import unpack
 from gapforge.bundle.volume_folders import count_media
 from gapforge.bundle.volume_format import Part
@@ -229,7 +230,6 @@ def test_archive_contains_nothing_private(
     lay(
         project.root,
         {
-            "presets/new.json": b"{}",
             "0123456789abcdef01234567-0001.gfv": CANARY.encode(),
             RECEIVER: b"x",
             "out/repair-0123456789abcdef01234567.json": CANARY.encode(),
@@ -249,7 +249,6 @@ def test_archive_contains_nothing_private(
         assert {
             "gapforge",
             f"presets/{PRESET}.lock.json",
-            "presets/new.json",
             "docs/한글 문서.md",
             ".env.template",
         } < set(found)
@@ -271,6 +270,7 @@ def test_tar_reads_the_archive(checkout: Callable[[str], Project], tmp_path: Pat
             "docs/block": b"x" * BLOCK,
         },
     )
+    git(project.root, "add", "--all")
     archive = make_archive(project, {})
     names_in = listed(archive, tmp_path)
     with tarfile.open(tmp_path / "x.tar") as tar:
@@ -292,23 +292,44 @@ def test_tar_reads_the_archive(checkout: Callable[[str], Project], tmp_path: Pat
     assert all((out / name).read_bytes() == (project.root / name).read_bytes() for name in names_in)
 
 
-def test_site_adds_presets_without_git(checkout: Callable[[str], Project], tmp_path: Path) -> None:
-    """A site packs the files in MANIFEST, its own presets and components, and no other files."""
-    site = site_at(tmp_path / "site")
-    archive = make_archive(checkout("one"), {})
-    put(site, archive)
-    lay(
-        site.root,
-        {
-            "presets/own.json": b"{}",
-            "components/own/component.json": b"{}",
-            "components/own/__pycache__/x.pyc": b"",
-            "notes.txt": b"local",
-        },
+@pytest.mark.parametrize("with_git", [True, False])
+def test_only_what_belongs_to_the_presets_is_added(
+    checkout: Callable[[str], Project], tmp_path: Path, with_git: bool
+) -> None:
+    """What git or MANIFEST does not list is somebody's data, unless a packed preset names it."""
+    project = checkout("one")
+    archive = make_archive(project, {})
+    if not with_git:
+        project = site_at(tmp_path / "site")
+        put(project, archive)
+    before = set(listed(archive, tmp_path))
+    new = {
+        "presets/own.json",
+        "presets/own.lock.json",
+        "components/own/component.json",
+        "apps/own/main.c",
+        "apps/own/src/a.c",
+    }
+    data = [
+        "data/films/1.mp4",
+        "data/2.mp4",
+        "apps/other/main.c",
+        "notes.txt",
+        "presets/other.json",
+    ]
+    lay(project.root, dict.fromkeys([*new, *data], b"{}"))
+    lay(project.root, {"apps/own/.env": CANARY.encode(), "components/own/__pycache__/x.pyc": b""})
+    own = replace(
+        documents.find(ROOT / "presets", PRESET),
+        name="own",
+        application=documents.Application(name="own", source="apps/own/"),
     )
-    (site.root / "Dockerfile").unlink()
-    expected = {*listed(archive, tmp_path), "presets/own.json", "components/own/component.json"}
-    assert set(listed(make_archive(site, {}), tmp_path)) == expected - {"Dockerfile"}
+    added = set(listed(make_archive(project, {}, [own]), tmp_path)) - before
+    assert added == new
+    found = untracked_files(project, [own])
+    assert set(found.packed) == (new if with_git else set())
+    left_out = ["apps/other/", "data/", "notes.txt", "presets/other.json"]
+    assert found.left_out == (left_out if with_git else [])
 
 
 def test_pack_needs_git_or_manifest(
@@ -347,9 +368,10 @@ def test_unpackable_files_are_named(
         },
     )
     (project.root / os.fsdecode(b"caf\xe9.md")).write_bytes(b"x")
+    git(project.root, "add", "--", "host", "*.pem", "id_ed25519", "src", "caf*")
     unsafe = ["host", "id_ed25519", "server.pem"]
     if with_git:
-        unsafe += ["src/a\\nb.py", "caf\\xe9.md", "docs", "docs/한글 문서.md"]
+        unsafe += ["src/a\\nb.py", "caf\\xe9.md", "docs/한글 문서.md"]
     else:
         (project.root / MANIFEST).write_text("\n".join([*unsafe, "docs/한글 문서.md"]))
         unsafe.append("docs/한글 문서.md")
@@ -366,11 +388,16 @@ def test_nested_repository_and_huge_file_are_rejected(
     project = checkout("one")
     git(project.root, "init", "-q", "my-app")
     lay(project.root, {"my-app/main.py": b"x"})
+    make_archive(project, {})  # git does not track it
+    git(project.root / "my-app", "add", "--all")
+    git(project.root / "my-app", "commit", "-q", "-m", "x")
+    git(project.root, "add", "my-app")
     with pytest.raises(BundleError) as caught:
         make_archive(project, {})
     assert "my-app" in caught.value.render()
     shutil.rmtree(project.root / "my-app")
     lay(project.root, {"movie.mp4": b"x" * 900_000})
+    git(project.root, "add", "movie.mp4")
     monkeypatch.setattr("gapforge.bundle.repository_archive.MAX_ARCHIVE", 800_000)
     with pytest.raises(BundleError) as caught:
         make_archive(project, {})
@@ -1134,14 +1161,12 @@ def test_pack_with_tool_commands(checkout: Callable[[str], Project], tmp_path: P
     words = ["pack", PRESET, "--with-tool", "--for", str(tmp_path / "inventory.txt"), "--dry-run"]
     planned = json.loads(command(project.root, *words, "--json").stdout)
     assert planned["tool"]["bytes"] == 0
-    lay(project.root, {"site notes.txt": b"x", "docs/글.md": b"x"})
-    told = command(project.root, *words).stdout
-    assert "docs/글.md, site notes.txt" in told
+    lay(project.root, {"site notes.txt": b"x", "docs/글.md": b"x", "components/a/x": b""})
+    told = command(project.root, *words)
+    assert "components/a/x" in told.stdout and "docs/글.md, site notes.txt" in told.stderr
     planned = json.loads(command(project.root, *words, "--json").stdout)
-    assert planned["tool"]["bytes"] > 0 and planned["tool"]["untracked"] == [
-        "docs/글.md",
-        "site notes.txt",
-    ]
+    assert planned["tool"]["bytes"] > 0 and planned["tool"]["untracked"] == ["components/a/x"]
+    assert planned["tool"]["left_out"] == ["docs/글.md", "site notes.txt"]
 
 
 def test_new_locks_wait_for_artifacts(checkout: Callable[[str], Project], tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from gapforge.doctor.disk_checks import Place
 from gapforge.doctor.gpu_checks import GpuNeeds
 from gapforge.doctor.gpu_probes import Gpu, Nvidia
 from gapforge.doctor.machine_probes import EngineFacts, EnvFile, Socket, System, Volume
+from gapforge.engine import detect
 from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
 from gapforge.model.lock import Lock
@@ -542,6 +543,21 @@ def test_closed_folder_on_path_is_no_error(tmp_path: Path, monkeypatch: pytest.M
     engine, facts = diagnose._find_engine("")
     assert engine is None
     assert "Permission denied" in facts.problem
+
+
+@pytest.mark.parametrize(
+    ("driver", "failed"), [("550.54.15", []), ("440.33", ["driver", "nvenc"]), ("", [])]
+)
+def test_a_build_warns_of_a_driver_that_cannot_run_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str, failed: list[str]
+) -> None:
+    """As doctor judges it; a machine without a GPU builds for another one."""
+    preset = presets.find(ROOT / "presets", "ubuntu22.04-cuda11.8-torch2.1")
+    monkeypatch.setattr(machine_probes, "volume", lambda _path: volume(free=500 * GB))
+    monkeypatch.setattr(gpu_probes, "nvidia", lambda *_words: Nvidia(driver=driver))
+    project = Project(ROOT, tmp_path / "artifacts")
+    found = diagnose.before_build(project, preset, samples.lock(preset), detect.assumed())
+    assert [result.check for result in found] == failed
 
 
 def test_unknown_preset_is_a_preset_error(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+import samples
 from conftest import PRESET
 from fabric import FILES, sums_text, write_lock
 from gapforge.base import limits
@@ -29,6 +30,7 @@ from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.store.verify_artifacts import FileFault, VerifyReport, check_preset_state, verify
 from raised import assert_error, values_of
+from samples import ROOT
 
 WHEEL = next(path for path in FILES if path.startswith("wheels/"))
 SOURCE = "sources/ffmpeg_5.1.9.orig.tar.xz"
@@ -286,14 +288,38 @@ def test_artifacts_of_another_preset_state_are_refused(project: Project) -> None
     changed = dataclasses.replace(preset, sha256="f" * 64)
     with pytest.raises(LockError) as error:
         check(project, preset=changed)
+    file = f"presets/{PRESET}.json"
     assert_error(
-        error.value, LockError, state="f" * 12, synced=preset.sha256[:12], hint={"preset": PRESET}
+        error.value,
+        LockError,
+        state="f" * 12,
+        synced=preset.sha256[:12],
+        files=file,
+        hint={"preset": PRESET, "files": file},
     )
     with pytest.raises(LockError) as error:
         check_preset_state(
             locks.load(project.lock_file(PRESET)), dataclasses.replace(preset, name="other")
         )
     assert_error(error.value, LockError, preset="other", other=PRESET)
+
+
+def test_older_catalog_is_named_as_a_cause(tmp_path: Path) -> None:
+    """What the catalog adds is part of the state: an older one at a site gives another state."""
+    name = "ubuntu22.04-cuda12.4-torch2.5"
+    for folder in ("catalog", "components"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / "presets").mkdir()
+    shutil.copy(ROOT / f"presets/{name}.json", tmp_path / "presets")
+    before = presets.find(tmp_path / "presets", name)
+    lock = samples.lock(before)
+    check_preset_state(lock, before)
+    file = tmp_path / "catalog/pytorch.json"
+    file.write_text(file.read_text().replace("https://", "https://old."))
+    with pytest.raises(LockError) as error:
+        check_preset_state(lock, presets.find(tmp_path / "presets", name))
+    files = f"presets/{name}.json catalog components"
+    assert_error(error.value, LockError, files=files.replace(" ", ", "), hint={"files": files})
 
 
 @pytest.mark.parametrize("digit", ["0", "f"])

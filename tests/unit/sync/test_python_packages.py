@@ -13,6 +13,7 @@ import samples
 from gapforge.base import process
 from gapforge.base.errors import FetchError, ResolveError, ToolError
 from gapforge.base.project import Project
+from gapforge.model import catalog as catalogs
 from gapforge.model import unresolved_item as items
 from gapforge.model.preset import Preset, load
 from gapforge.model.unresolved_item import Reason
@@ -473,3 +474,53 @@ def test_uv_error_names_silent_index(url: str, server: str) -> None:
     assert isinstance(error, NoAnswerError)
     assert error.reason == Reason(code=items.NO_ANSWER, server=server)
     assert error.exit_code == FetchError.exit_code
+
+
+def published(preset: Preset, tmp_path: Path, sha256: str) -> str:
+    """Return the checksum of torch's wheel when the index states ``sha256`` ("" for none)."""
+    resolver = Resolver(project=Project.find(), network=Network(), workdir=tmp_path)
+    file = f"torch-{TORCH}-cp310-cp310-linux_x86_64.whl"
+    raw = {"name": file, "url": f"https://w.example/{file}", "hashes": {"sha256": sha256}}
+    package = {"name": "torch", "version": TORCH, "wheels": [raw]}
+    return resolver._choose(preset, package, "https://w.example").sha256
+
+
+TORCH = "2.0.1+cu118"
+TORCH_SHA256 = "a7a49d459bf4862f64f7bc1a68beccf8881c2fa9f3e0569608e16ba6f85ebf7b"
+
+
+def test_catalog_completes_a_checksum_and_refuses_another_file(tmp_path: Path) -> None:
+    preset = load(ROOT / "presets" / "ubuntu22.04-cuda11.8-torch2.0.json")
+    assert published(preset, tmp_path, "") == TORCH_SHA256
+    assert published(preset, tmp_path, TORCH_SHA256) == TORCH_SHA256
+    with pytest.raises(ResolveError) as caught:
+        published(preset, tmp_path, "0" * 64)
+    [fault] = caught.value.faults
+    assert (fault.where, fault.expected) == (
+        f"torch-{TORCH}-cp310-cp310-linux_x86_64.whl",
+        f"sha256 {TORCH_SHA256}",
+    )
+
+
+def test_two_published_files_of_one_name_need_the_index(tmp_path: Path) -> None:
+    resolver = Resolver(project=Project.find(), network=Network(), workdir=tmp_path)
+    known = catalogs.load(ROOT / "catalog").wheels
+    file, both = next((file, both) for file, both in known.items() if len(both) == 2)
+    assert resolver._published(file, "") == ""
+    assert {resolver._published(file, sha256) for sha256 in both} == both
+    assert resolver._published("other-1-py3-none-any.whl", "0" * 64) == "0" * 64
+
+
+def test_catalog_has_the_torch_wheels_of_the_shipped_presets() -> None:
+    known = catalogs.load(ROOT / "catalog").wheels
+    unknown = []
+    for file in sorted((ROOT / "presets").glob("ubuntu*[0-9].json")):
+        preset = load(file)
+        assert preset.pytorch is not None
+        if preset.pytorch.index == "default":  # states all checksums
+            continue
+        for requirement in preset.pytorch.requirements():
+            prefix = requirement.replace("==", "-") + f"-cp{preset.python.replace('.', '')}-"
+            if not any(name.startswith(prefix) for name in known):
+                unknown.append(f"{preset.name}: {prefix}")
+    assert unknown == ["ubuntu22.04-cpu-torch2.5: torchvision-0.20.1+cpu-cp310-"]

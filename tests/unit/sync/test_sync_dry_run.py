@@ -74,7 +74,7 @@ def lock_of(name: str, place: Project) -> Lock:
     preset = presets.find(place.presets, name)
     image = {
         role: LockedImage(
-            reference=f"{preset.base(role).image}@sha256:{'c' * 64}",
+            reference=f"{preset.base(role).image}@{preset.base(role).digest}",
             manifest_digest="sha256:" + "a" * 64,
             config_digest="sha256:" + "b" * 64,
             os_id="ubuntu",
@@ -216,6 +216,9 @@ def test_holdings_of_images_wheels_and_files(place: Project) -> None:
     assert held.image(builder, runtime).size == 2 * layer
     assert held.image(builder, builder).size == layer
     assert held.image("ubuntu:22.04").note == ""
+    pinned = presets.find(place.presets, TORCH).builder.reference
+    assert pinned.startswith(f"{builder}@sha256:") and held.image(pinned).size == layer
+    assert held.image(f"{builder}@sha256:{'f' * 64}").size is None, "the tag has moved"
     torch = held.packages("3.10", ("torch", "2.5.1+cu124"), ("torchvision", "0.20.1+cu124"))
     assert (torch.size, torch.stored, torch.note) == (1_400_000_000, False, "adds 1.4 GB")
     assert held.packages("3.10", ("torch", "9.9")).size is None

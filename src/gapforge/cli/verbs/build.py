@@ -20,6 +20,7 @@ from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json, add_versions
 from gapforge.cli.build_prompts import ask
 from gapforge.cli.output import print_json, say, table, warn
+from gapforge.doctor.diagnose import before_build
 from gapforge.engine import detect
 from gapforge.image.build import build, build_request
 from gapforge.image.build_inputs import Inputs, Options, check_clock, read_inputs, verify_artifacts
@@ -80,6 +81,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
     environment_defaults.text_default(args, "--app-source", "--tag", "--engine")
     environment_defaults.switch_default(args, "--non-interactive", "--dry-run", "--no-cache")
     environment_defaults.one_of(args.type, _TYPES, "--type", args.verb)
+    environment_defaults.one_of(args.engine, detect.NAMES, "--engine", args.verb)
+    environment_defaults.versions(args)
+    environment_defaults.image_name(args.tag, "--tag", args.verb)
     preset, kind = _choose(args, project)
     options = Options(
         type=kind,
@@ -96,6 +100,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if args.dry_run:
         return _dry_run(args, project, inputs, options)
     engine = detect.choose(args.engine or "", project=project)  # verifying may take minutes
+    for failed in before_build(project, preset, inputs.lock, engine):
+        warn(f"{failed.summary}\n" + _("next: ") + failed.action)
     with preset_in_use(project, preset.name, changes=False):
         verify_artifacts(project, inputs, quiet=console.quiet())
         check_clock(project, inputs)
@@ -147,7 +153,9 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
     if given.python is None and given.torch is None and given.tensorrt is None:
         return base, given.type or "runtime"
     changed, created = preset_for(project, base, replace(given, base=None), write=not args.dry_run)
-    if created is not None:
+    if created is not None and args.dry_run:
+        say(_("a build creates a preset from these choices: {file}", file=created))
+    elif created is not None:
         say(_("created a preset from these choices: {file}", file=created))
     return changed, given.type or "runtime"
 

@@ -302,7 +302,11 @@ def _examine_lock(report: Report, project: Project, preset: Preset) -> Lock | No
         report.lock_faults = (
             Fault(
                 f"presets/{file.name}: $.preset_sha256",
-                _("the preset has changed since the lock was made"),
+                _(
+                    "the preset is not as it was when the lock was made; its state follows from "
+                    "{files}",
+                    files=", ".join(preset.decided_by),
+                ),
                 preset.sha256,
             ),
         )

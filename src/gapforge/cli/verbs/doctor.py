@@ -13,6 +13,7 @@ from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import print_error, print_json, table
 from gapforge.doctor import diagnose
 from gapforge.doctor.check_result import FAIL, OK, WARN, CheckResult
+from gapforge.engine import detect
 
 HELP = N_(
     "check this machine before a build: engine, disk, memory, GPU, artifacts (needs no network)"
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, project: Project) -> int:
     """Print the checks. Return 0 if none fails, also with warnings, else 20."""
     environment_defaults.text_default(args, "--preset", "--engine")
+    environment_defaults.one_of(args.engine, detect.NAMES, "--engine", "doctor")
     lines = diagnose.check_machine(project, args.preset or "", args.engine or "")
     failed = [line for line in lines if line.status == FAIL]
     if args.json:

@@ -14,6 +14,7 @@ from gapforge.base.i18n import N_, _, localized
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
 from gapforge.base.text import whole_number
+from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json, add_versions
 from gapforge.cli.output import print_json, say, warn
 from gapforge.image.application_source import build_of, setting_key
@@ -64,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Write the preset and return 0."""
+    environment_defaults.versions(args)
     file = preset_writer.new_file(project, args.name)
     catalog = catalogs.load(project.catalog)
     if not (args.template or args.base or args.json) and sys.stdin.isatty():

@@ -25,7 +25,7 @@ from gapforge.bundle.pack import Packed, pack
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
 from gapforge.bundle.repair_request import read_request, requested_parts
 from gapforge.bundle.repository_archive import keep_archive, make_archive
-from gapforge.bundle.repository_files import untracked_files
+from gapforge.bundle.repository_files import Untracked, untracked_files
 from gapforge.bundle.sign_bundle import BundleSigner
 from gapforge.bundle.volume_folders import count_media, place_volumes
 from gapforge.bundle.volume_format import MAX_VOLUME_SIZE, volume_name
@@ -33,7 +33,7 @@ from gapforge.bundle.volume_plan import Plan, make_plan
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.custody_pages import add_operator, operator_of, write_pages
-from gapforge.cli.output import print_json, say
+from gapforge.cli.output import print_json, say, warn
 from gapforge.model import preset as presets
 from gapforge.trust import private_ssh_agent, ssh_signatures
 from gapforge.trust.ssh_signatures import SigningKey
@@ -130,7 +130,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     sign = environment_defaults.sign_key(args.sign)
     key = ssh_signatures.signing_key_of(sign) if sign is not None else None
     contents, repairs, tool = _contents(args, project)
-    untracked = untracked_files(project) if args.with_tool else []
+    untracked = untracked_files(project, _presets(args, project)) if args.with_tool else None
     plan = make_plan(contents.parts, contents.presets, volume_size, repairs=repairs, tool=tool)
     if args.dry_run:
         signatures = len(plan.presets) + 1 if key is not None else 0
@@ -160,8 +160,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
             _show_untracked(untracked)
             _show_next_steps(packed, pages)
     if args.json:
-        if document["tool"] is not None:
-            document["tool"]["untracked"] = untracked
+        if untracked is not None:
+            document["tool"] |= {"untracked": untracked.packed, "left_out": untracked.left_out}
         print_json({"ok": True, **document})
     return 0
 
@@ -221,14 +221,17 @@ def _contents(args: argparse.Namespace, project: Project) -> tuple[Contents, str
     if not args.presets:
         raise UsageError(_("pack needs a preset"), hint="./gapforge list; ./gapforge pack PRESET")
     held = bundles.inventory_objects(args.inventory) if args.inventory is not None else frozenset()
-    named = [presets.find(project.presets, name) for name in dict.fromkeys(args.presets)]
+    named = _presets(args, project)
     contents, tool = bundles.preset_contents(project, named, held), ""
     if args.with_tool:
-        archive = make_archive(
-            project, {view.preset: contents.texts[view.lock] for view in contents.presets}
-        )
+        locks = {view.preset: contents.texts[view.lock] for view in contents.presets}
+        archive = make_archive(project, locks, named)
         tool = contents.add_repository(archive, held)
     return contents, "", tool
+
+
+def _presets(args: argparse.Namespace, project: Project) -> list[presets.Preset]:
+    return [presets.find(project.presets, name) for name in dict.fromkeys(args.presets)]
 
 
 def _document(plan: Plan, folders: Mapping[int, Path], speed: int) -> dict[str, Any]:
@@ -290,19 +293,33 @@ def _show(plan: Plan, folders: Mapping[int, Path], speed: int) -> None:
         print(_("{duration} at {speed}/s", duration=duration, speed=human_bytes(speed)))
 
 
-def _show_untracked(names: Sequence[str]) -> None:
-    """Print the files that are packed although they are not in git, perhaps by mistake."""
-    if names:
-        more = f" +{len(names) - SHOWN}" if len(names) > SHOWN else ""
-        listed = ", ".join(names[:SHOWN]) + more
+def _show_untracked(untracked: Untracked | None) -> None:
+    """Print the files that git does not track: those that are packed, and those that are not."""
+    if untracked is None:
+        return
+    if untracked.packed:
         print(
             ngettext(
-                "{count} untracked file is packed too: {files}",
-                "{count} untracked files are packed too: {files}",
-                len(names),
-                files=listed,
+                "{count} untracked file of the presets and components is packed too: {files}",
+                "{count} untracked files of the presets and components are packed too: {files}",
+                len(untracked.packed),
+                files=_first(untracked.packed),
             )
         )
+    if untracked.left_out:
+        warn(
+            _(
+                "git does not track these, so they are not packed: {files}; to pack one: "
+                "git add {first!q}",
+                files=_first(untracked.left_out),
+                first=untracked.left_out[0],
+            )
+        )
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" +{len(names) - SHOWN}" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def _show_next_steps(packed: Packed, pages: Sequence[Path]) -> None:

@@ -13,6 +13,7 @@ from gapforge.base.project import Project
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import print_json, say
+from gapforge.image.build_inputs import refuse_needless_source
 from gapforge.model import preset as presets
 from gapforge.rehearsal.record import LOG, PAGE, RECORD
 from gapforge.rehearsal.rehearse import Options, rehearse
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
             ),
         )
     preset = presets.find(project.presets, args.preset)
+    refuse_needless_source(preset, args.app_source or "")
     options = Options(
         command=_command(args, kind),
         types=_TYPES[kind],

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     """Print every result and return 0. Raise SmokeError if a check failed."""
     environment_defaults.text_default(args, "--preset", "--type", "--engine")
     environment_defaults.one_of(args.type, ("runtime", "dev"), "--type", "smoke")
+    environment_defaults.one_of(args.engine, detect.NAMES, "--engine", "smoke")
     if args.preset is None:
         raise UsageError(_("the preset's name is missing"), hint="./gapforge list")
     preset = preset_module.find(project.presets, args.preset)
