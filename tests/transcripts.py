@@ -13,7 +13,7 @@ from pathlib import Path
 from page_blocks import Ran
 
 # Output that is longer than LONGEST lines keeps its FIRST and LAST lines.
-LONGEST, FIRST, LAST = 46, 6, 10
+LONGEST, FIRST, LAST = 70, 6, 10
 MASKS = (
     (r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", "2026-11-27T18:00:00Z"),
     (r"\b20\d{6}T\d{6}Z", "20261127T180000Z"),
@@ -24,7 +24,7 @@ MASKS = (
     (r"[ \t]+$", ""),
 )
 # Notes of pip about the settings of this machine.
-_NOTE = re.compile(r"WARNING: .*file:///.*")
+_NOTE = re.compile(r"WARNING: .*file:///.*|NOTE: .* settings of pip: .*")
 
 
 class Transcript:
