@@ -143,6 +143,11 @@ def test_driver_gets_the_newest_cuda_that_it_runs(
         assert finding.path == "$.cuda"
 
 
+def test_driver_is_not_judged_where_the_need_is_unknown() -> None:
+    assert driver.check_driver(preset(cuda="13.0", ffmpeg=None), "1", SMALL) == []
+    assert driver.check_driver(preset(cuda="11.8"), "449", SMALL)
+
+
 # -- GPUs
 
 
