@@ -36,9 +36,9 @@ _PACKAGES = {"apt.builder": "builder_packages", _RUNTIME: "runtime_packages"}
 class Value:
     """A value of a preset, the path of its keys, and where it comes from.
 
-    ``origin`` is "preset", "default", "catalog", "component", "option", "lock", "candidate" or
-    "build". ``of`` names the component, with the option and its value, or a file of the last build
-    and the library that it needs, or is "".
+    ``origin`` is "preset", "default", "catalog", "component", "option", "archive", "lock",
+    "candidate" or "build". ``of`` names the component, with the option and its value or the
+    archive, or a file of the last build and the library that it needs, or is "".
     """
 
     path: str
@@ -157,6 +157,7 @@ def _origin(value: Value) -> str:
         CATALOG: _("catalog"),
         "component": _("component {of}", of=value.of),
         "option": _("option {of}", of=value.of),
+        "archive": _("unpacks {of}", of=value.of),
         "lock": _("lock") if value.value is not None else _("lock, of which there is none yet"),
         "candidate": _("lock: a build installs those that a package or a file needs"),
         "build": _("last build: {file} needs {library}", file=file, library=library),
