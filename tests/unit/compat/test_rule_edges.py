@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from gapforge.compat.findings import Finding
 from gapforge.compat.redistribution import ALLOWED, CONDITIONS, UNKNOWN
 from gapforge.model import catalog as catalogs
 from gapforge.model.catalog import CudaImage, Headers, OpenCVNeed
+from gapforge.model.lock import Entry
 from gapforge.model.preset import Preset, parse
 from raised import values_of
 from samples import ROOT
@@ -452,6 +454,41 @@ def test_oldest_opencv_for_a_cuda() -> None:
         assert opencv.oldest_for(cuda, cudnn, dnn, catalog) == expected, (cuda, cudnn, dnn)
 
 
+def opencv_told(catalog: Any = CATALOG, **changes: Any) -> list[tuple[str, Mapping[str, object]]]:
+    own = parse(stack(pytorch=None, tensorrt=None, **changes), samples.COMPONENTS)
+    return [(f.severity, values_of(f.reason)) for f in opencv.check(own, catalog)]
+
+
+def test_opencv_fails_with_the_newest_ffmpeg_that_it_cannot_build() -> None:
+    catalog = replace(CATALOG, opencv_ffmpeg_fails=(("5.0", "4.9.0"), ("6.0", "4.6.0")))
+    for version, ffmpeg, fails in (
+        ("4.4.0", "6.1", "6.0"),
+        ("4.6.0", "6.0", "6.0"),
+        ("4.6.1", "6.0", "5.0"),
+        ("4.5.5", "5.1", "5.0"),
+    ):
+        told = opencv_told(
+            catalog, opencv__version=version, ffmpeg__version=ffmpeg, opencv__cuda=False
+        )
+        assert ("error", {"version": version, "fails": fails}) in told
+    told = opencv_told(catalog, opencv__version="4.9.1", ffmpeg__version="6.1", opencv__cuda=False)
+    assert "error" not in {severity for severity, _reason in told}
+
+
+@pytest.mark.parametrize(
+    ("cuda", "version", "fails"),
+    [
+        ("13.2", "4.13.0", True),
+        ("13.3", "4.12.0", True),
+        ("13.2", "4.14.0", False),
+        ("13.1", "4.13.0", False),
+    ],
+)
+def test_opencv_fails_with_a_new_cuda(cuda: str, version: str, fails: bool) -> None:
+    told = opencv_told(opencv__version=version, cuda=cuda)
+    assert (("error", {"version": version, "fails": "13.2"}) in told) is fails
+
+
 # -- source archives
 
 
@@ -508,6 +545,9 @@ def test_only_the_first_contradiction_of_an_archive_is_named() -> None:
     raw["sources"]["ffmpeg"]["file"] = "ffmpeg-4.4.deb"  # packages, of no one version
     own = parse(raw, samples.COMPONENTS)
     assert said() == []
+    raw["sources"]["opencv"]["file"] = "opencv-1.2.3.tar.gz"  # that of another one counts
+    own = parse(raw, samples.COMPONENTS)
+    assert said() == [("$.sources.opencv.file", "1.2.3", "opencv.version")]
 
 
 # -- licences
@@ -556,6 +596,19 @@ def test_parts_of_a_preset_are_judged() -> None:
     assert not {"ffmpeg", "tensorrt"} & set(whole)
     bare = parts(cuda=None, cudnn=None, opencv=None, pytorch=None, tensorrt=None, ffmpeg=None)
     assert not any(name.startswith(("CUDA", "TensorRT", "FFmpeg")) for name in bare)
+    assert whole["Python packages"] == UNKNOWN
+    wheel = Entry(
+        kind="wheel",
+        path="wheels/x.whl",
+        sha256="1" * 64,
+        size=1,
+        origin="index:default",
+        name="x",
+        licence="MIT",
+    )
+    tool = replace(wheel, name="pip", roles=("install-tool",))
+    lock: Any = SimpleNamespace(of=lambda kind: (wheel, tool) if kind == "wheel" else ())
+    assert [(j.part, j.verdict) for j in redistribution._wheels(lock)] == [("x", ALLOWED)]
     raw = stack()
     raw["ffmpeg"]["configure"] = ["--enable-nonfree=yes"]
     (judged,) = redistribution._ffmpeg(parse(raw, samples.COMPONENTS), CATALOG)
