@@ -143,6 +143,11 @@ def test_driver_gets_the_newest_cuda_that_it_runs(
         assert finding.path == "$.cuda"
 
 
+def test_driver_is_not_judged_where_the_need_is_unknown() -> None:
+    assert driver.check_driver(preset(cuda="13.0", ffmpeg=None), "1", SMALL) == []
+    assert driver.check_driver(preset(cuda="11.8"), "449", SMALL)
+
+
 # -- GPUs
 
 
@@ -313,6 +318,7 @@ def test_only_what_nvcc_compiles_is_judged(configure: list[str], judged: bool) -
         ("12.4.0-cudnn-devel-ubuntu22.04", "8", "12.4", "9"),
         ("12.3.0-cudnn-devel-ubuntu22.04", "8", "12.3", ""),  # unknown: the tag has no number
         ("12.4.0-cudnn-devel-ubuntu22.04", None, "12.4", ""),
+        ("12.7.0-cudnn-devel-ubuntu22.04", "8", "12.7", "9"),
     ],
 )
 def test_cudnn_of_an_unknown_image_is_that_of_its_tag(
@@ -387,18 +393,35 @@ def test_image_of_another_cuda_gets_a_fitting_one() -> None:
     ]
 
 
-def test_unknown_image_with_cudnn_gets_the_nearest_one() -> None:
-    raw = stack()
-    tags = {"builder": "11.8.9-cudnn8-devel-ubuntu22.04", "runtime": "11.8.9-base-ubuntu22.04"}
-    raw["base"] = {role: {"image": f"nvidia/cuda:{tag}"} for role, tag in tags.items()}
-    own = parse(raw, samples.COMPONENTS)
-    near = next(i for i in CATALOG.images if i.cuda.startswith("11.7"))
-    (found,) = (f for f in base_image.check(own, CATALOG) if f.rule == "unknown")
-    assert found.path == "$.base.builder.image"
-    assert values_of(found.suggestion)["name"] in {
-        near.builder,
-        *(i.builder for i in CATALOG.images if i.cuda.startswith("11.8")),
-    }
+@pytest.mark.parametrize(
+    ("cuda", "near"),
+    [("12.1", "12.1.1"), ("12.7", "12.6.3"), ("12.6", "12.6.3"), ("10.2", "11.7.1")],
+)
+def test_unknown_image_with_cudnn_gets_one_of_the_series(cuda: str, near: str) -> None:
+    """The newest one that the catalog knows, or the newest of the series before."""
+    raw = stack(cuda=cuda, opencv=None, pytorch=None, tensorrt=None)
+    (image,) = (i for i in CATALOG.images if i.cuda == near)
+    for role, other in (("builder", "runtime"), ("runtime", "builder")):
+        raw["base"] = {
+            role: {"image": f"nvidia/cuda:{cuda}.9-cudnn8-devel-ubuntu22.04"},
+            other: {"image": f"nvidia/cuda:{cuda}.9-base-ubuntu22.04"},
+        }
+        own = parse(raw, samples.COMPONENTS)
+        (found,) = (f for f in base_image.check(own, CATALOG) if f.rule == "unknown")
+        assert found.path == f"$.base.{role}.image"
+        assert values_of(found.suggestion) == {"name": getattr(image, role)}
+    (found,) = (
+        f for f in base_image.check(own, replace(CATALOG, images=())) if f.rule == "unknown"
+    )
+    assert found.suggestion == ""
+
+
+def test_base_image_of_another_system_with_that_number() -> None:
+    base = {role: {"image": "ubuntu:12.04"} for role in ("builder", "runtime")}
+    raw = stack(os={"id": "debian", "version": "12"}, practice=True, cuda=None, cudnn=None)
+    raw.update(opencv=None, pytorch=None, tensorrt=None, base=base)
+    found = list(base_image.check(parse(raw, samples.COMPONENTS), CATALOG))
+    assert [f.rule for f in found] == ["base-os"] * 2
 
 
 # -- OpenCV

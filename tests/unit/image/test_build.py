@@ -37,7 +37,9 @@ from gapforge.cli.verbs import check
 from gapforge.engine import detect
 from gapforge.engine.protocol import Engine
 from gapforge.image import build, build_inputs, load_base_images, smoke_checks
+from gapforge.image.plan import make_plan
 from gapforge.image.smoke_checks import CheckResult
+from gapforge.image.stage_inputs import ContextTexts
 from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
 from gapforge.model.names import ROLES
@@ -357,3 +359,26 @@ def test_only_a_quiet_build_prints_no_progress(
     assert bool(progress) is not quiet, progress
     assert ("#5 " in captured.err) is not quiet, "the engine's output"
     assert f"gapforge/{PRESET}:runtime" in captured.out
+    assert ("next: docker run " in captured.out) is not quiet
+
+
+def test_command_that_runs_an_image() -> None:
+    gpu, bare = samples.preset(cuda="12.4"), samples.preset(application=None)
+    for preset, kind, host, flags in (
+        (samples.preset(), "runtime", "", ""),
+        (samples.preset(), "dev", "", "-it "),
+        (bare, "runtime", "", "-it "),
+        (gpu, "runtime", "unix:///run/own.sock", "--gpus all "),
+    ):
+        plan = make_plan(
+            preset,
+            samples.lock(preset),
+            (),
+            ContextTexts("FROM x\n", {}),
+            type=kind,
+            tag="own:1",
+            application_folder="",
+        )
+        start = f"env DOCKER_HOST={host} " if host else ""
+        expected = f"{start}docker run --rm --network none {flags}own:1"
+        assert build_verb.run_command(plan, preset, host) == expected

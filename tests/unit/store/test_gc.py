@@ -567,6 +567,12 @@ def test_only_locks_of_presets_count(world: Project) -> None:
     assert [item.path.name for item in gc.find_garbage(world).unreferenced] == [sha256_bytes(LOOSE)]
 
 
+def test_lock_in_a_hidden_copy_of_artifacts_counts(world: Project) -> None:
+    world.artifacts_of(PRESET).rename(world.artifacts / ".copy")
+    world.lock_file(PRESET).unlink()
+    assert [item.path.name for item in gc.find_garbage(world).unreferenced] == [sha256_bytes(LOOSE)]
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
 @pytest.mark.parametrize("place", ["presets", "artifacts", "lock", "images", "partial"])
 def test_place_that_cannot_be_listed_stops_gc(

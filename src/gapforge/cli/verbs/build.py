@@ -127,7 +127,19 @@ def run(args: argparse.Namespace, project: Project) -> int:
             (_("report"), str(result.report)),
         ]
     )
+    if not console.quiet():
+        print(_("next: ") + run_command(result.plan, preset, engine.info.host))
     return 0
+
+
+def run_command(plan: Plan, preset: Preset, host: str) -> str:
+    """Return the command that runs the image, in the engine at ``host`` ("" for the default)."""
+    words = ["docker", "run", "--rm", "--network", "none"]
+    if plan.type == "dev" or preset.application is None:  # a shell, or Python
+        words.append("-it")
+    if preset.cuda:
+        words += ["--gpus", "all"]
+    return quoted([*(["env", f"DOCKER_HOST={host}"] if host else []), *words, plan.tag])
 
 
 def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
