@@ -66,15 +66,7 @@ if [[ $ready = 0 ]]; then
             "unset GAPFORGE_OFFLINE. 또는 uv를 지정하십시오: GAPFORGE_UV=/path/to/uv" \
             "unset GAPFORGE_OFFLINE; or specify a uv: GAPFORGE_UV=/path/to/uv"
     say "uv를 설치합니다: $tools" "installing uv in $tools"
-    if [[ -e $tools && ! -f $tools/.gapforge-folder ]]; then
-        fail "gapforge가 만들지 않은 폴더가 있습니다: $tools" \
-            "$tools exists and was not created by gapforge" \
-            "다른 곳으로 옮기십시오: mv $(quoted "$tools") $(quoted "$tools.old")" \
-            "move it away: mv $(quoted "$tools") $(quoted "$tools.old")"
-    fi
-    rm -rf -- "$tools"
-    mkdir -p -- "$tools"
-    echo "gapforge may delete this folder: tools of sync" >"$tools/.gapforge-folder"
+    renew_folder "$tools" "tools of sync"
     pip=("$tools/bin/python" -m pip)
     if ! "$python" -m venv "$tools" >/dev/null 2>&1; then
         # Debian's python3 needs python3-venv for this, or a pip 22.3 or newer from elsewhere.

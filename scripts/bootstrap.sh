@@ -150,8 +150,9 @@ print("%s/bin/python%d.%d" % (sys.base_prefix, *sys.version_info[:2]))')
         return 0
     fi
     say "Python 도구를 설치합니다: ${folder#"$root"/}" "installing Python tools: ${folder#"$root"/}"
-    rm -rf -- "$folder"
-    mkdir -p -- "$(dirname -- "$folder")"
+    # Version 0.1 wrote no marker, only the stamp of a finished installation.
+    [ ! -f "$folder/.stamp" ] || touch -- "$folder/.gapforge-folder"
+    renew_folder "$folder" "Python tools"
     "$python" -m venv "$folder" >&2
     # pip refuses a constraints file without checksums together with --require-hashes. The files list
     # every package that is needed.

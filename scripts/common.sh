@@ -53,3 +53,15 @@ lock_folder() { # lock_folder shared|exclusive FOLDER
     say "다른 프로세스가 $2 폴더를 사용하고 있어 기다립니다" "waiting for another process that uses $2"
     flock "--$1" 9
 }
+
+# Make an empty folder that gapforge may delete. One that gapforge did not make is left alone.
+renew_folder() { # renew_folder FOLDER CONTENTS
+    if [[ -e $1 && ! -f $1/.gapforge-folder ]]; then
+        fail "gapforge가 만들지 않은 폴더가 있습니다: $1" "$1 exists and was not created by gapforge" \
+            "다른 곳으로 옮기십시오: mv $(quoted "$1") $(quoted "$1.old")" \
+            "move it away: mv $(quoted "$1") $(quoted "$1.old")"
+    fi
+    rm -rf -- "$1"
+    mkdir -p -- "$1"
+    echo "gapforge may delete this folder: $2" >"$1/.gapforge-folder"
+}

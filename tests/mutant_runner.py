@@ -179,7 +179,11 @@ def _run_in_fork(request: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         child = os.fork()
         if child == 0:
-            os._exit(_answer(request, folder))
+            code = 1
+            try:  # a change may fill the disk or the memory
+                code = _answer(request, folder)
+            finally:
+                os._exit(code)
         handle = os.pidfd_open(child)
         ended, _, _ = select.select([handle], [], [], request.get("seconds"))
         os.close(handle)
@@ -188,10 +192,10 @@ def _run_in_fork(request: dict[str, Any]) -> dict[str, Any]:
         except ProcessLookupError:
             pass
         _, status = os.waitpid(child, 0)
-        written = Path(folder, "answer")
+        written, output = Path(folder, "answer"), Path(folder, "output")
         answer: dict[str, Any] = json.loads(written.read_bytes()) if written.exists() else {}
-        output = Path(folder, "output").read_text(encoding="utf-8", errors="replace")
-        answer["output"] = output[-3000:]
+        text = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
+        answer["output"] = text[-3000:]
         answer["code"] = os.waitstatus_to_exitcode(status) if ended else None
         return answer
 

@@ -53,54 +53,38 @@ TESTS = {
     "base/private_files": "base/test_private_files",
     "base/process": "base/test_process",
     "base/secret_files": "base/test_secret_files",
-    "bundle/check_signatures": (
-        "bundle/test_check_signatures bundle/test_damaged_volumes bundle/test_pack_and_unpack "
-        "bundle/test_planted_names trust/test_trusted_signers trust/test_lock_size"
+    "bundle/check_signatures": "bundle/test_check_signatures",
+    "bundle/import_objects": "bundle/test_import_objects",
+    "bundle/pack": "bundle/test_pack",
+    "bundle/repair_request": "bundle/test_repair_request",
+    "bundle/unpack": "bundle/test_unpack bundle/test_altered_between_steps",
+    "bundle/volume_reader": "bundle/test_volume_reader",
+    "bundle/volume_writer": "bundle/test_volume_writer",
+    "compat/base_image": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
+    "compat/driver": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
+    "compat/ffmpeg": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
+    "compat/gpus": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
+    "compat/host_compiler": (
+        "compat/test_rule_edges compat/test_rules compat/test_compatibility_table"
     ),
-    "bundle/import_objects": (
-        "bundle/test_import_objects bundle/test_damaged_volumes "
-        "bundle/test_pack_and_unpack bundle/test_planted_names"
+    "compat/opencv": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
+    "compat/python_modules": (
+        "compat/test_rule_edges compat/test_rules compat/test_compatibility_table"
     ),
-    "bundle/pack": (
-        "bundle/test_pack bundle/test_damaged_volumes bundle/test_pack_and_unpack "
-        "bundle/test_planted_names"
-    ),
-    "bundle/repair_request": (
-        "bundle/test_repair_request bundle/test_damaged_volumes bundle/test_pack_and_unpack "
-        "bundle/test_planted_names repository/test_generated_input"
-    ),
-    "bundle/unpack": (
-        "bundle/test_unpack bundle/test_damaged_volumes bundle/test_pack_and_unpack "
-        "bundle/test_planted_names bundle/test_site_disk "
-        "bundle/test_altered_between_steps bundle/test_unpack_command_with_damage "
-        "store/test_gc_imports trust/test_trusted_signers"
-    ),
-    "bundle/volume_reader": (
-        "bundle/test_volume_reader bundle/test_damaged_volumes bundle/test_pack_and_unpack "
-        "bundle/test_planted_names bundle/test_altered_between_steps"
-    ),
-    "bundle/volume_writer": (
-        "bundle/test_volume_writer bundle/test_damaged_volumes bundle/test_pack_and_unpack "
-        "bundle/test_planted_names bundle/test_memory"
-    ),
-    "compat/base_image": "compat/test_rules compat/test_compatibility_table",
-    "compat/driver": "compat/test_rules compat/test_compatibility_table",
-    "compat/ffmpeg": "compat/test_rules compat/test_compatibility_table",
-    "compat/gpus": "compat/test_rules compat/test_compatibility_table",
-    "compat/host_compiler": "compat/test_rules compat/test_compatibility_table",
-    "compat/opencv": "compat/test_rules compat/test_compatibility_table",
-    "compat/python_modules": "compat/test_rules compat/test_compatibility_table",
     "compat/redistribution": (
-        "compat/test_redistribution compat/test_rules compat/test_compatibility_table"
+        "compat/test_redistribution compat/test_rule_edges compat/test_rules "
+        "compat/test_compatibility_table"
     ),
-    "compat/source_versions": "compat/test_rules compat/test_compatibility_table",
-    "compat/tensorrt": "compat/test_rules compat/test_compatibility_table",
-    "compat/torch": "compat/test_rules compat/test_compatibility_table",
+    "compat/source_versions": (
+        "compat/test_rule_edges compat/test_rules compat/test_compatibility_table"
+    ),
+    "compat/tensorrt": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
+    "compat/torch": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
     "image/dockerfile_lint": "image/test_dockerfile_lint",
     "image/smoke_checks": "image/test_smoke_checks",
     "model/credentials": "model/test_credentials",
     "model/env_file": "model/test_env_file",
-    "store/gc": "store/test_gc store/test_gc_imports",
+    "store/gc": "store/test_gc",
     "store/hash_files": "store/test_verify_artifacts",
     "store/inventory": "store/test_inventory",
     "store/sha256sums": "store/test_sha256sums store/test_verify_artifacts",
@@ -109,9 +93,9 @@ TESTS = {
     "store/unfinished_imports": "store/test_gc_imports store/test_gc",
     "store/verify_artifacts": "store/test_verify_artifacts trust/test_trusted_signers",
     "sync/download": "sync/test_download sync/test_network",
-    "trust/private_ssh_agent": "trust/test_ssh_signatures",
-    "trust/rollback_protection": "trust/test_rollback_protection trust/test_trusted_signers",
-    "trust/ssh_signatures": "trust/test_ssh_signatures trust/test_trusted_signers",
+    "trust/private_ssh_agent": "trust/test_private_ssh_agent",
+    "trust/rollback_protection": "trust/test_rollback_protection",
+    "trust/ssh_signatures": "trust/test_ssh_signatures",
     "trust/trusted_signers": (
         "trust/test_trusted_signers trust/test_lock_size trust/test_writable_by_others"
     ),

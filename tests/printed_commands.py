@@ -16,8 +16,9 @@ _COMMAND = re.compile(
     r"(?!client|daemon|group|ended|file |checkout and|cannot|data |context |itself)"
     r"(?:[^;,){가-힣\n]|\{[^}]*\})*"
 )
-# Values that are several words, each quoted already, and numbers.
-_WORDS = {"arguments", "command", "folders", "options", "pid", "presets", "receiver", "words"}
+# Values that are several words, each quoted already, numbers, and names of verbs and flags.
+_WORDS = {"arguments", "command", "files", "flag", "folders", "options", "pid", "presets"}
+_WORDS |= {"receiver", "verb", "words"}
 
 
 def unquoted(message: str) -> Iterator[tuple[int, int]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import unicodedata
+from collections.abc import Sequence
 
-from gapforge.base import limits
+from gapforge.base import console, limits
 
 NARROW = 60  # a window with fewer columns gets labels and texts below each other
 
@@ -37,6 +38,55 @@ def wrap(text: str, columns: int) -> list[str]:
         else:
             lines[-1] = longer
     return lines
+
+
+def fold(text: str, columns: int) -> list[str]:
+    """Return ``text`` in lines of at most ``columns`` terminal columns; longer words are broken."""
+    lines = []
+    columns = max(columns, 8)
+    for line in wrap(text, columns):
+        while width(line) > columns:
+            start = cut(line, columns)
+            lines.append(start)
+            line = line[len(start) :]
+        lines.append(line)
+    return lines
+
+
+def label_rows(
+    rows: Sequence[tuple[str, str]], columns: int | None, *, label: int = 0, broken: bool = False
+) -> list[str]:
+    """Return labels and texts as two columns; in a narrow window or plain mode as ``labelled``.
+
+    ``columns`` is the width of the window, None for any; ``label`` the least width of the labels.
+    ``broken`` breaks words that are too long for a line.
+    """
+    if console.plain() or (columns is not None and columns < NARROW):
+        return [x for row in rows for x in labelled(*row, columns, broken=broken)]
+    label = max([label, *(width(name) for name, _text in rows)])
+    lines = []
+    for name, text in rows:
+        room = None if columns is None else columns - label - 4
+        first, *more = _lines(text, room, broken)
+        lines.append(f"  {pad(name, label)}  {first}".rstrip())
+        lines += [" " * (label + 4) + part for part in more]
+    return lines
+
+
+def labelled(label: str, text: str, columns: int | None, *, broken: bool = False) -> list[str]:
+    """Return "label: text" with an indent, or the text below its label if that does not fit."""
+    together = f"  {label}: {text}" if label else f"  {text}"
+    if columns is None or width(together) <= columns:
+        return [together]
+    indent = "    " if label else "  "
+    lines = [indent + line for line in _lines(text, columns - len(indent), broken)]
+    return [f"  {label}:", *lines] if label else lines
+
+
+def _lines(text: str, columns: int | None, broken: bool) -> list[str]:
+    if columns is None:
+        return [text]
+    return fold(text, columns) if broken else wrap(text, columns)
 
 
 def _columns(char: str) -> int:

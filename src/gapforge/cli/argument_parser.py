@@ -40,7 +40,7 @@ argparse.ngettext = lambda one, many, count: _(one if count == 1 else many)  # t
 
 # The flags that every verb takes, before it or after it.
 OUTPUT_FLAGS = {
-    "--quiet": N_("print results, warnings and errors, but no progress and no notes"),
+    "--quiet": N_("print results, warnings and errors, but no progress, notes or details"),
     "--verbose": N_("print every command that gapforge starts"),
     "--plain": N_("for screen readers: no colour, no redrawn lines, no columns"),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol, TextIO
 
 from gapforge.base import console
@@ -15,6 +16,7 @@ from gapforge.base.errors import Interrupted
 from gapforge.base.i18n import _
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
+from gapforge.base.text import label_rows
 from gapforge.doctor.check_result import CheckResult
 from gapforge.doctor.diagnose import check_machine
 from gapforge.model.schema import nearest
@@ -22,7 +24,7 @@ from gapforge.wizard.choices import Choices
 from gapforge.wizard.facts import read_facts
 from gapforge.wizard.menu import BACK_WORDS, QUIT_WORDS, Back, Menu, Quit, pick
 from gapforge.wizard.questions import CONFIRM, STOP, Question, Questions
-from gapforge.wizard.screen import Drawn, draw, draw_text, fact_lines, plain_lines, row_lines
+from gapforge.wizard.screen import Drawn, draw, draw_text, fact_lines, plain_lines
 from gapforge.wizard.terminal import Terminal
 
 PLAIN_COLUMNS = 10_000  # plain lines are not wrapped: a command stays whole
@@ -80,7 +82,7 @@ def ask(
         else:
             with Terminal(stdin, stdout) as terminal:
                 answer_in_window(questions, terminal)
-            for line in row_lines(questions.rows, PLAIN_COLUMNS):
+            for line in label_rows(questions.rows, None):
                 say(line)
         if questions.outcome == STOP:
             raise Quit
@@ -155,9 +157,8 @@ def _news(question: Question, told: tuple[tuple[str, str], ...]) -> list[str]:
     """Return what was not told yet: answers that follow from others, or the whole summary."""
     if question.step == CONFIRM:
         return [*fact_lines(question, PLAIN_COLUMNS), ""]
-    lines = fact_lines(question, PLAIN_COLUMNS)
-    known = row_lines(told, PLAIN_COLUMNS)
-    return [line for line in lines if line not in known]
+    new = tuple(row for row in question.rows if row not in told)
+    return fact_lines(replace(question, rows=new), PLAIN_COLUMNS)
 
 
 def _read(question: Question, stdin: TextIO, say: Say) -> str:

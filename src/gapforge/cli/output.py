@@ -15,7 +15,7 @@ from gapforge.base import console
 from gapforge.base.errors import ERROR_FILE, GapforgeError
 from gapforge.base.i18n import _
 from gapforge.base.progress import human_bytes
-from gapforge.base.text import NARROW, pad, printable, width, wrap
+from gapforge.base.text import NARROW, label_rows, labelled, pad, printable, width, wrap
 
 
 def print_json(document: Any, *, sort_keys: bool = False) -> None:
@@ -44,8 +44,14 @@ def warn_unexpected(file: Path) -> None:
 
 
 def print_error(error: GapforgeError) -> None:
-    """Print ``error`` on standard error, and write the first one to the file that rehearse sets."""
+    """Print ``error`` on standard error, and write the first one to the file that rehearse sets.
+
+    Its lines fit the window, except for the next command, which stays whole to be copied.
+    """
     text, mark = error.render(), _("error: ")
+    hint = _("next: ") + error.hint if error.hint else ""
+    problem = text.removesuffix(hint)
+    text = "\n".join(_fitting(problem, console.window(sys.stderr))) + hint
     print(
         console.coloured(mark, "red", sys.stderr) + text.removeprefix(mark),
         file=sys.stderr,
@@ -65,46 +71,89 @@ def table(
     *,
     notes: Sequence[Sequence[str]] = (),
     verdicts: Sequence[str] = (),
+    indent: int = 0,
 ) -> list[str]:
     """Return rows under their head, in columns that fit the window of standard output.
 
-    Cells are wrapped between words. In a narrow window, or if the longest words do not fit, each
-    row is a block of lines instead, as with ``--plain``. ``notes`` has the lines that follow each
-    row, and ``verdicts`` "ok", "warn", "fail" or "" for each row, which colours its first cell.
+    Cells are wrapped between words, and the head is in capitals. In a narrow window, if the longest
+    words do not fit, or if cells become tall, each row is a block of lines instead, as with
+    ``--plain``. ``notes`` has the lines that follow each row, and ``verdicts`` "ok", "warn", "fail"
+    or "" for each row, which colours its first cell. ``indent`` is the number of columns before
+    each line.
     """
     rows = [list(row) for row in rows]
     notes = notes or [()] * len(rows)
     verdicts = verdicts or [""] * len(rows)
     window = console.window()
-    columns = None if console.plain() else _columns([head, *rows], window)
-    if columns is None:
-        return _blocks(head, rows, notes, verdicts, window)
-    lines = _aligned(head, columns, "") if any(head) else []
+    narrow = console.plain() or (window is not None and window < NARROW)
+    if window is not None:
+        window -= indent
+    columns = None if narrow else _columns([head, *rows], window)
+    lines = _blocks(head, rows, notes, verdicts, window)
+    if columns is not None:
+        aligned = _table(head, rows, notes, verdicts, columns, window)
+        tall = window is not None and 2 * len(aligned) > 3 * len(lines)
+        lines = lines if tall else aligned
+    return [" " * indent + line for line in lines]
+
+
+def _table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[Sequence[str]],
+    verdicts: Sequence[str],
+    columns: Sequence[int],
+    window: int | None,
+) -> list[str]:
+    lines = _aligned([name.upper() for name in head], columns, "") if any(head) else []
+    under = " " * (columns[0] + 2 if columns[0] < 8 else 4)
     for row, more, verdict in zip(rows, notes, verdicts, strict=True):
+        if _longest_word(row[-1]) > columns[-1]:
+            last = f"{head[-1]}: {row[-1]}" if head[-1] else row[-1]
+            row, more = [*row[:-1], ""], [last, *more]
         lines += _aligned(row, columns, verdict)
-        indent = " " * (columns[0] + 2 if columns[0] < 8 else 4)
         for text in more:
-            lines += _indented(text, indent, window)
+            lines += _indented(text, under, window)
     return lines
 
 
 def _columns(rows: Sequence[Sequence[str]], window: int | None) -> list[int] | None:
-    """Return the width of each column, or None if no table fits."""
+    """Return the width of each column, or None if no table fits.
+
+    The last column needs no more than a third of the window: a cell with a longer word gets lines
+    of its own.
+    Columns are narrowed where that costs the fewest lines.
+    """
     widths = [max(map(width, cells)) for cells in zip(*rows, strict=True)]
     if window is None:
         return widths
-    least = [
-        max((width(word) for cell in cells for word in cell.split()), default=0)
-        for cells in zip(*rows, strict=True)
-    ]
+    least = [max(map(_longest_word, cells)) for cells in zip(*rows, strict=True)]
+    least[-1] = min(least[-1], window // 3)
     room = window - 2 * (len(widths) - 1)
-    if window < NARROW or sum(least) > room:
+    if sum(least) > room:
         return None
+    heights: dict[tuple[int, int], list[int]] = {}
+
+    def height(narrowed: int) -> int:
+        """Return the number of lines of all rows with one column narrower by one."""
+        lines = []
+        for i, size in enumerate(widths):
+            key = i, size - (i == narrowed)
+            if key not in heights:
+                heights[key] = [
+                    len(wrap(row[i], key[1])) + (_longest_word(row[i]) > key[1]) for row in rows
+                ]
+            lines.append(heights[key])
+        return sum(map(max, zip(*lines, strict=True)))
+
     while sum(widths) > room:
-        # Narrow the widest column that can give a column.
-        widest = max(range(len(widths)), key=lambda i: (widths[i] > least[i], widths[i]))
-        widths[widest] -= 1
+        able = [i for i, size in enumerate(widths) if size > least[i]]
+        widths[min(able, key=lambda i: (height(i), -widths[i]))] -= 1
     return widths
+
+
+def _longest_word(text: str) -> int:
+    return max(map(width, text.split()), default=0)
 
 
 def _aligned(row: Sequence[str], columns: Sequence[int], verdict: str) -> list[str]:
@@ -130,16 +179,16 @@ def _blocks(
 ) -> list[str]:
     """Return each row as its first cells and a line "head: cell" for each other cell."""
     lines: list[str] = []
+    # A first column without a head is a mark; without any head, the row is one sentence.
+    titles = len(head) if not any(head) else 2 if not head[0] else 1
     for row, more, verdict in zip(rows, notes, verdicts, strict=True):
-        titles = 2 if head and not head[0] else 1  # a first column without a head is a mark
-        title = " ".join(filter(None, row[:titles]))
-        first, *others = wrap(title, window) if window else [title]
+        first, *others = _fitting(" ".join(filter(None, row[:titles])), window)
         if verdict:
             first = console.coloured(first, COLOURS[verdict], sys.stdout)
         lines += [first, *others]
         for name, cell in zip(head[titles:], row[titles:], strict=True):
             if cell and cell != "-":
-                lines += _indented(f"{name}: {cell}" if name else cell, "  ", window)
+                lines += labelled(name, cell, window)
         for text in more:
             lines += _indented(text, "  ", window)
     return lines
@@ -150,16 +199,33 @@ def _indented(text: str, indent: str, window: int | None) -> list[str]:
     return [indent + line for line in lines]
 
 
+def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on standard output, unless with ``--quiet`` or without rows."""
+    if rows and not console.quiet():
+        print("\n".join(table(head, rows)))
+
+
+def show_rows(rows: Sequence[tuple[str, str]]) -> None:
+    """Print labels and texts on standard output."""
+    print("\n".join(label_rows(rows, console.window())))
+
+
 def show(text: str) -> None:
     """Print lines on standard output, wrapped between words to the window with their indent."""
-    window = console.window()
+    print("\n".join(_fitting(text, console.window())))
+
+
+def _fitting(text: str, window: int | None) -> list[str]:
+    """Return the lines of ``text``, wrapped between words; each keeps its indent."""
+    lines = []
     for line in text.split("\n"):
+        if window is None or width(line) <= window:
+            lines.append(line)
+            continue
         indent = line[: len(line) - len(line.lstrip())]
-        parts = [line]
-        if window is not None and width(line) > window:
-            first, *others = wrap(line, window - len(indent) - 2)
-            parts = [indent + first, *(f"{indent}  {other}" for other in others)]
-        print("\n".join(parts))
+        first, *others = wrap(line, window - len(indent) - 2)
+        lines += [indent + first, *(f"{indent}  {other}" for other in others)]
+    return lines
 
 
 def coloured_verdict(text: str, verdict: str) -> str:

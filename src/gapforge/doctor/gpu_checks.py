@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gapforge.base.i18n import _
@@ -136,39 +137,9 @@ def _gpu(gpu: Gpu, needs: GpuNeeds, catalog: Catalog | None) -> CheckResult:
         return check.warn(_("generation unknown (old driver)"))
     architecture = catalog.architectures.get(gpu.compute) if catalog else None
     text = gpu.compute + (f" ({architecture.name})" if architecture else "")
-    if architecture and (action := _cuda_action(architecture, versions.key(needs.cuda))):
-        return check.fail(text, action)
-    unknown = [] if architecture else ["CUDA"]
-    supported = (
-        tensorrt_supports(needs.tensorrt, gpu.compute, catalog)
-        if needs.tensorrt and catalog
-        else True
-    )
-    if supported is False:
-        action = _(
-            "TensorRT {version} does not support this GPU; choose a preset with another TensorRT",
-            version=needs.tensorrt,
-        )
-        return Check("gpu", title, f"TensorRT {needs.tensorrt}").fail(text, action)
-    if supported is None:
-        unknown.append(f"TensorRT {needs.tensorrt}")
-    if needs.torch and needs.torch_code is None:
-        unknown.append(needs.torch)
-    elif needs.torch and not runs(gpu.compute, needs.torch_code or ()):
-        action = _(
-            "{torch} has no code for this GPU; choose a preset with another PyTorch",
-            torch=needs.torch,
-        )
-        required = f"{needs.torch}: {' '.join(needs.torch_code or ())}"
-        return Check("gpu", title, required).fail(text, action)
-    if needs.compiled_for and not runs(gpu.compute, needs.compiled_for):
-        action = _(
-            'OpenCV\'s CUDA code does not run on this GPU; online, add "{compute}" to '
-            "opencv.architectures",
-            compute=gpu.compute,
-        )
-        return check.fail(text, action)
-    if unknown:
+    for needed, action in _obstacles(gpu, needs, architecture, catalog):
+        return Check("gpu", title, needed or check.needed).fail(text, action)
+    if unknown := _unknown_support(gpu, needs, architecture, catalog):
         action = _(
             "the catalog does not know whether {products} supports this GPU; run the image's "
             "checks on it: ./gapforge smoke",
@@ -176,6 +147,59 @@ def _gpu(gpu: Gpu, needs: GpuNeeds, catalog: Catalog | None) -> CheckResult:
         )
         return check.warn(text, action)
     return check.ok(text)
+
+
+def _obstacles(
+    gpu: Gpu, needs: GpuNeeds, architecture: Architecture | None, catalog: Catalog | None
+) -> Iterator[tuple[str, str]]:
+    """Yield what does not run on the GPU: what is needed ("" for CUDA and OpenCV), what to do."""
+    if architecture and (action := _cuda_action(architecture, versions.key(needs.cuda))):
+        yield "", action
+    if _runs_tensorrt(gpu, needs, catalog) is False:
+        yield (
+            f"TensorRT {needs.tensorrt}",
+            _(
+                "TensorRT {version} does not support this GPU; choose a preset with another "
+                "TensorRT",
+                version=needs.tensorrt,
+            ),
+        )
+    if needs.torch and needs.torch_code is not None and not runs(gpu.compute, needs.torch_code):
+        yield (
+            f"{needs.torch}: {' '.join(needs.torch_code)}",
+            _(
+                "{torch} has no code for this GPU; choose a preset with another PyTorch",
+                torch=needs.torch,
+            ),
+        )
+    if needs.compiled_for and not runs(gpu.compute, needs.compiled_for):
+        yield (
+            "",
+            _(
+                'OpenCV\'s CUDA code does not run on this GPU; online, add "{compute}" to '
+                "opencv.architectures",
+                compute=gpu.compute,
+            ),
+        )
+
+
+def _unknown_support(
+    gpu: Gpu, needs: GpuNeeds, architecture: Architecture | None, catalog: Catalog | None
+) -> list[str]:
+    """Return the products of which the catalog does not say whether they support the GPU."""
+    known = {
+        "CUDA": architecture is not None,
+        f"TensorRT {needs.tensorrt}": _runs_tensorrt(gpu, needs, catalog) is not None,
+        needs.torch: not needs.torch or needs.torch_code is not None,
+    }
+    return [product for product, is_known in known.items() if not is_known]
+
+
+def _runs_tensorrt(gpu: Gpu, needs: GpuNeeds, catalog: Catalog | None) -> bool | None:
+    """Return whether the preset's TensorRT, if any, supports the GPU; None if unknown."""
+    if not needs.tensorrt or catalog is None:
+        return True
+    return tensorrt_supports(needs.tensorrt, gpu.compute, catalog)
 
 
 def _cuda_action(architecture: Architecture, cuda: tuple[int, ...]) -> str:

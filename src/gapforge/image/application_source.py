@@ -27,6 +27,7 @@ _BUILD_FILES = {
     "meson": ("meson.build",),
     "make": ("Makefile", "makefile", "GNUmakefile"),
 }
+BUILD_SYSTEMS = tuple(_BUILD_FILES)  # besides scripts
 _OWN_FOLDER = ("cmake", "meson")  # they compile in a folder of their own, not in the source
 _OBJECTS = (".o", ".lo", ".obj")
 

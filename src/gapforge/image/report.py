@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gapforge.base.files import canonical_json, sha256_bytes, write_text
+from gapforge.base import limits
+from gapforge.base.files import canonical_json, read_regular, sha256_bytes, write_text
+from gapforge.base.json_text import parse_json
 from gapforge.base.text import utc
 from gapforge.engine.protocol import EngineInfo
 from gapforge.image.application_source import ApplicationSource
 from gapforge.image.build_inputs import Inputs
 from gapforge.image.plan import Plan
 from gapforge.image.smoke_checks import CheckResult
+from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
+
+REPORT = "report.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +39,7 @@ class BuildResult:
 
     @property
     def report(self) -> Path:
-        return self.folder / "report.json"
+        return self.folder / REPORT
 
     @property
     def passed(self) -> bool:
@@ -92,6 +97,26 @@ def _application(source: ApplicationSource | None) -> dict[str, str] | None:
         "chosen_by": source.chosen_by,
         "tree_sha256": source.tree_sha256,
     }
+
+
+def needed_libraries(folder: Path, preset: Preset, lock: Lock) -> dict[str, tuple[str, str]]:
+    """Return a file and the library that it needs, by the package that owns the library.
+
+    They are those that the checks of the last build found in the image. ``folder`` has its report;
+    return {} if there is none, or if it is of another state of the preset or the lock.
+    """
+    try:
+        report = parse_json(read_regular(folder / REPORT, limits.STATE))
+        made_of = (report["preset_sha256"], report["lock_sha256"])
+        if not report["passed"] or made_of != (preset.sha256, lock.sha256):
+            return {}
+        details = [c["details"] for c in report["checks"] if c["component"] == "libraries"]
+        return {
+            package: min((file, library) for library, files in users.items() for file in files)
+            for package, users in details[0].items()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
 
 
 def dev_container(plan: Plan, preset: Preset) -> dict[str, Any]:

@@ -8,6 +8,7 @@ for ``--enable-libx265``. Names may differ between operating systems.
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,8 @@ FILE_OR_INLINE = AnyOf((FILE, SHAPE), "APT packages that it needs, or the JSON f
 
 _DEFINITION = re.compile(r"-D(?P<name>[A-Za-z0-9_.:-]+?)(?::[A-Z]+)?=(?P<value>.*)", re.DOTALL)
 _SWITCH = re.compile(r"--(?P<verb>enable|disable|with|without)-(?P<name>[A-Za-z0-9_-]+)")
+# What unpacks a source archive, besides tar and gzip, which each base image has.
+_UNPACKERS = {".xz": "xz-utils", ".txz": "xz-utils", ".zst": "zstd", ".bz2": "bzip2"}
 _OFF = {"disable": "enable", "without": "with"}
 # The boolean constants of CMake (cmake-language, "if"). Meson has true and false too.
 _TRUE, _FALSE = ("ON", "YES", "TRUE", "Y", "1"), ("OFF", "NO", "FALSE", "N", "0", "")
@@ -187,7 +190,10 @@ class Asked:
 
 @dataclass(frozen=True, order=True)
 class Reason:
-    """Why the builder gets a package: "component", "option" or "preset"; the others may be ""."""
+    """Why the builder gets a package: "component", "option", "archive" or "preset".
+
+    The other fields may be "". ``value`` is the value of the option, or the file of the archive.
+    """
 
     kind: str
     component: str = ""
@@ -233,9 +239,10 @@ def parse(raw: Mapping[str, Any]) -> Packages:
 def builder_packages(preset: Preset) -> tuple[BuilderPackage, ...]:
     """Return every package that the builder image gets, with its reasons.
 
-    Those of the preset come first, in its order, then those of the components that it uses and of
-    their options. A name that the preset gives with a version or an architecture counts as the
-    package. Without descriptions of components, only the preset's own are known.
+    Those of the preset come first, in its order, then those of the components that it uses, of
+    their options, and those that unpack their source archives. A name that the preset gives with a
+    version or an architecture counts as the package. Without descriptions of components, only the
+    preset's own are known.
     """
     return _merged(
         [
@@ -246,6 +253,7 @@ def builder_packages(preset: Preset) -> tuple[BuilderPackage, ...]:
                 for asked in asked_libraries(preset)
                 for name in asked.packages(preset) or ()
             ),
+            *_that_unpack(preset),
         ]
     )
 
@@ -269,6 +277,16 @@ def _of_components(preset: Preset, of: Callable[[Packages], ByOS]) -> Iterator[t
         if component.enabled(preset):
             for name in of(component.packages).on(preset) or ():
                 yield name, Reason("component", component.name)
+
+
+def _that_unpack(preset: Preset) -> Iterator[tuple[str, Reason]]:
+    """Yield the packages that unpack the source archives of the components."""
+    for component in preset.described or ():
+        if component.enabled(preset):
+            for source in filter(component.uses_source, sorted(preset.sources)):
+                file = preset.sources[source].file
+                if unpacker := _UNPACKERS.get(os.path.splitext(file)[1]):
+                    yield unpacker, Reason("archive", component.name, value=file)
 
 
 def _merged(found: Iterable[tuple[str, Reason]]) -> tuple[BuilderPackage, ...]:

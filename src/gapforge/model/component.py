@@ -98,6 +98,7 @@ _STATED = Record(
         "pattern": Text(
             "regular expression whose groups, joined by dots, are the version", r"[^\x00]+"
         ),
+        "required": Flag("an archive without the file cannot be built"),
     },
 )
 COMPONENT_SHAPE = Record(
@@ -137,6 +138,7 @@ COMPONENT_SHAPE = Record(
                     _OPTION_NAME.pattern,
                 ),
                 "member": Text("the member of that list"),
+                "needs": Items(NAME, "Python packages without which the module is not built"),
             },
             about="a Python module that the image must get from it and from no package",
         ),
@@ -158,17 +160,19 @@ class Needs:
     preset: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Module:
     """A Python module that a component installs, and patterns of packages that also install it.
 
     ``option`` switches the module if it is a flag; a list is empty or has ``member`` for it.
+    ``needs`` are the Python packages without which it is not built.
     """
 
     name: str
     wheels: tuple[str, ...]
     option: str = ""
     member: str = ""
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,13 +181,15 @@ class StatedVersion:
 
     The groups of the regular expression ``pattern``, joined by dots, are the version in ``file``,
     which is in the archive's folder. If both are "", only the name of the folder tells it. The
-    version must equal the component's value ``option``, "" for none.
+    version must equal the component's value ``option``, "" for none. An archive without a
+    ``required`` file cannot be built.
     """
 
     source: str
     option: str = ""
     file: str = ""
     pattern: str = ""
+    required: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -497,7 +503,8 @@ def _option(name: str, raw: Mapping[str, Any]) -> Option:
 
 
 def _module(raw: Mapping[str, Any]) -> Module:
-    return Module(raw["name"], tuple(raw["wheels"]), raw.get("option", ""), raw.get("member", ""))
+    lists = {key: tuple(raw.get(key, ())) for key in ("wheels", "needs")}
+    return Module(**{**raw, **lists})
 
 
 def _needs(raw: Mapping[str, Any]) -> Needs:

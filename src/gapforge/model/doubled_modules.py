@@ -1,7 +1,8 @@
-"""Find Python packages that install a module which the image builds itself, such as cv2.
+"""Judge Python packages by the modules that the image builds itself, such as cv2.
 
-pip installs such a package over the files of the component, without a word: OpenCV built with CUDA
-then is the one of PyPI without CUDA.
+pip installs a package with the same module over the files of the component, without a word: OpenCV
+built with CUDA then is the one of PyPI without CUDA. Without the packages that a module needs, such
+as NumPy, its build ends.
 """
 
 from __future__ import annotations
@@ -41,6 +42,23 @@ def reasons(
                     )
                     if by
                     else _("{package} would replace {module} of {component}", **names)
+                )
+    return found
+
+
+def lacking(preset: Preset, packages: Iterable[str]) -> dict[str, str]:
+    """Return why a build needs packages that are not among these, by package."""
+    known = set(map(normalized, packages))
+    found = {}
+    for component in preset.described or ():
+        module = component.installs_module(preset)
+        for package in module.needs if module else ():
+            if module and package not in known:
+                found[package] = _(
+                    "{module} of {component} is built with {package}",
+                    module=module.name,
+                    component=component.title,
+                    package=package,
                 )
     return found
 

@@ -244,6 +244,11 @@ class Lock:
             document["unresolved"] = [item.to_json() for item in sorted(self.unresolved)]
         return canonical_json(document)
 
+    @property
+    def sha256(self) -> str:
+        """Return the SHA-256 of the lock file."""
+        return sha256_bytes(self.render().encode())
+
 
 def load(file: Path, *, shown: str = "") -> Lock:
     """Return the lock in ``file``, of any known format. Raise LockError with every fault.

@@ -84,8 +84,7 @@ class Preview:
 
     def amount(self, size: int) -> str:
         """Return a number of bytes of this preview in words: "2.1 GB" or "at least 2.1 GB"."""
-        shown = human_bytes(size)
-        return shown if self.exact else _("at least {size}", size=shown)
+        return _amount(size, self.exact)
 
     def to_json(self) -> dict[str, Any]:
         """Return the preview in JSON types."""
@@ -102,10 +101,23 @@ class Preview:
 
 def size_text(project: Project, preset: Preset, ready: Readiness, known: KnownSizes) -> str:
     """Return the size of a preset's files in words, "" if nothing is known of it."""
+    size, exact = size_of(project, preset, ready, known)
+    return _amount(size, exact) if size or exact else ""
+
+
+def size_of(
+    project: Project, preset: Preset, ready: Readiness, known: KnownSizes
+) -> tuple[int, bool]:
+    """Return the bytes of a preset's files that are known of, and whether these are all."""
     if ready.locked and ready.state not in (STALE, BROKEN):
-        return human_bytes(ready.size)
+        return ready.size, True
     shown = of_project(project, preset, known)
-    return shown.amount(shown.total) if shown.total else ""
+    return shown.total, shown.exact
+
+
+def _amount(size: int, exact: bool) -> str:
+    shown = human_bytes(size)
+    return shown if exact else _("at least {size}", size=shown)
 
 
 def of_project(project: Project, preset: Preset, known: KnownSizes) -> Preview:

@@ -109,7 +109,7 @@ def take_inventory(
 
 def _folders_to_read(project: Project, names: Sequence[str]) -> list[str]:
     root = project.artifacts
-    missing = [name for name in names if not _is_artifacts(root / name)]
+    missing = [name for name in names if not (root / name).is_dir()]
     if missing:
         absent, wanted = _("does not exist"), _("a folder")
         raise VerifyError(
@@ -125,14 +125,8 @@ def _folders_to_read(project: Project, names: Sequence[str]) -> list[str]:
             hint=_("set GAPFORGE_ARTIFACTS to the folder of the artifacts"),
         )
     return sorted(
-        name
-        for name in os.listdir(root)
-        if name != project.store.name and _is_artifacts(root / name)
+        name for name in os.listdir(root) if name != project.store.name and (root / name).is_dir()
     )
-
-
-def _is_artifacts(folder: Path) -> bool:
-    return "/" not in folder.name and folder.is_dir()
 
 
 def _add_files(root: Path, folder: str, sizes: dict[str, int], faults: list[Fault]) -> None:

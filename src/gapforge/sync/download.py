@@ -17,8 +17,9 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
@@ -57,6 +58,7 @@ PIPE_BYTES = 1 << 20
 # curl's exit codes for temporary failures: name lookup, connection, truncated transfer, timeout,
 # start of TLS, empty answer, send, receive, HTTP/2, QUIC.
 TEMPORARY_CURL = {5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92, 95, 96}
+SUCCESS_HTTP = (200, 206)
 TEMPORARY_HTTP = {408, 425, 429, 500, 502, 503, 504}
 WEB_PAGE = re.compile(rb"\s*(?:\xef\xbb\xbf\s*)?<(?:!doctype\s+html|html|head)\b", re.IGNORECASE)
 
@@ -346,66 +348,65 @@ class Downloader:
 
     def _transfer(self, want: Want, request: Request, part: _Part) -> None:
         """Append what is missing of the file to ``part``."""
-        address = request.url
-        self._resume(want, part, address)
+        self._resume(want, part, request.url)
         if want.sha256 and want.size and part.size == want.size:
             return  # a run was killed between the last byte and the verification
-        scheme = urlsplit(address).scheme
-        if scheme == "file":
-            self._copy(want, address, part)
+        if urlsplit(request.url).scheme == "file":
+            self._copy(want, request.url, part)
             return
         self.network.require(_("downloading {file}", file=want.file))
-        child = process.pipe(
-            self._curl(), env=self.network.environment(), stdin=_curl_config(request, part)
-        )
-        assert child.stdout is not None and child.stderr is not None
-        with self._guard:
-            self._children.add(child)
-        ended = 0
-        try:
-            _widen(child.stdout)
-            answer = _read_headers(child.stdout)
-            if answer is not None and answer.status in (200, 206):
-                self._check_answer(want, answer, part, address)
-                version = version_note(address, answer.headers.get("etag", ""), answer.whole)
-                with open_replaced(part.note, 0o600) as note:
-                    json.dump(version, note)
-                self._drain(want, cast(BufferedReader, child.stdout), part)
-                ended = part.size
+        with self._running_curl(request, part) as child:
+            assert child.stdout is not None and child.stderr is not None
+            answer = self._receive(want, request.url, part, child.stdout)
             child.stdout.close()
             output = child.stderr.read().decode("utf-8", "replace").strip()
             code = child.wait()
+        if self._stop.is_set():
+            raise Interrupted(_("stopped"))
+        if answer is not None and answer.status not in SUCCESS_HTTP:
+            self._refuse(answer, request, part)
+        _check_end(answer, part, output, code)
+
+    @contextmanager
+    def _running_curl(self, request: Request, part: _Part) -> Iterator[subprocess.Popen[bytes]]:
+        """Start curl for the rest of a file. It has ended when the block ends."""
+        child = process.pipe(
+            self._curl(), env=self.network.environment(), stdin=_curl_config(request, part)
+        )
+        with self._guard:
+            self._children.add(child)
+        try:
+            yield child
         finally:
             if child.poll() is None:
                 child.kill()
                 child.wait()
-            child.stdout.close()
-            child.stderr.close()
+            for stream in (child.stdout, child.stderr):
+                if stream is not None:
+                    stream.close()
             with self._guard:
                 self._children.discard(child)
-        if self._stop.is_set():
-            raise Interrupted(_("stopped"))
-        if answer is not None and answer.status not in (200, 206):
-            if answer.status == 416 and part.size:
-                raise _StartOver(_("the file on the server is shorter than the partial file"))
-            service = self.network.github
-            file = service.find(address) if request.headers and not answer.redirected else None
-            _raise_for_status(
-                answer, service.refusal(file, answer.status, answer.headers) if file else ""
-            )
-        if code in TEMPORARY_CURL:
-            raise _TemporaryError(_curl_error(output, code))
-        if code != 0 or answer is None:
-            raise _FinalError(_with_advice(output, code))
-        if answer.whole and ended < answer.whole:
-            received, whole = human_bytes(ended), human_bytes(answer.whole)
-            raise _TemporaryError(
-                _(
-                    "the connection ended after {received} of {whole}",
-                    received=received,
-                    whole=whole,
-                )
-            )
+
+    def _receive(self, want: Want, address: str, part: _Part, stream: IO[bytes]) -> _Answer | None:
+        """Read curl's output: write the body of a success to ``part``. Return the answer."""
+        _widen(stream)
+        answer = _read_headers(stream)
+        if answer is not None and answer.status in SUCCESS_HTTP:
+            self._check_answer(want, answer, part, address)
+            version = version_note(address, answer.headers.get("etag", ""), answer.whole)
+            with open_replaced(part.note, 0o600) as note:
+                json.dump(version, note)
+            self._drain(want, cast(BufferedReader, stream), part)
+        return answer
+
+    def _refuse(self, answer: _Answer, request: Request, part: _Part) -> NoReturn:
+        """Raise the failure for an answer that is no success."""
+        if answer.status == 416 and part.size:
+            raise _StartOver(_("the file on the server is shorter than the partial file"))
+        service = self.network.github
+        file = service.find(request.url) if request.headers and not answer.redirected else None
+        refusal = service.refusal(file, answer.status, answer.headers) if file else ""
+        _raise_for_status(answer, refusal)
 
     def _check_answer(self, want: Want, answer: _Answer, part: _Part, address: str) -> None:
         """Reject an answer that is not (the rest of) the file, before any byte of it is written."""
@@ -565,6 +566,19 @@ def _curl_config(request: Request, part: _Part) -> str:
         if etag and not etag.startswith("W/"):  # a weak ETag does not guarantee the same bytes
             lines.append(f"header = {quoted('If-Range: ' + etag)}")
     return request.curl_config(*lines)
+
+
+def _check_end(answer: _Answer | None, part: _Part, output: str, code: int) -> None:
+    """Raise the failure that curl reports, or that of a body that ended too early."""
+    if code in TEMPORARY_CURL:
+        raise _TemporaryError(_curl_error(output, code))
+    if code != 0 or answer is None:
+        raise _FinalError(_with_advice(output, code))
+    if answer.whole and part.size < answer.whole:
+        received, whole = human_bytes(part.size), human_bytes(answer.whole)
+        raise _TemporaryError(
+            _("the connection ended after {received} of {whole}", received=received, whole=whole)
+        )
 
 
 def _raise_for_status(answer: _Answer | Answer, refusal: str) -> NoReturn:

@@ -110,6 +110,7 @@ class Resolver:
         wanted = [*(preset.pytorch.requirements() if preset.pytorch else ()), *preset.packages]
         if not wanted:
             _check_choices(preset, ())
+            _check_needed(preset, ())
             return []
         index = _torch_index(preset, self.network)
         while True:
@@ -126,6 +127,7 @@ class Resolver:
             wanted += indirect
         names = [package["name"] for package in found]
         _check_choices(preset, names)
+        _check_needed(preset, names)
         if doubled_modules.reasons(preset, names, {}):
             requirers = self._requirers(preset, wanted, index, python)
             raise _doubled(preset, doubled_modules.reasons(preset, names, requirers))
@@ -412,6 +414,20 @@ def _check_choices(preset: Preset, names: Sequence[str]) -> None:
                 for name in absent
             ],
             hint=_("correct it, then: ./gapforge check {stem!q}", stem=preset.name),
+        )
+
+
+def _check_needed(preset: Preset, names: Sequence[str]) -> None:
+    """Raise ResolveError if a module that the image builds needs other packages than these."""
+    if lacking := doubled_modules.lacking(preset, names):
+        raise ResolveError(
+            _("Python packages are missing that the image builds its own modules with"),
+            faults=[Fault(package, reason) for package, reason in sorted(lacking.items())],
+            hint=_(
+                "add to python.packages in presets/{preset}.json: {packages}",
+                preset=preset.name,
+                packages=", ".join(sorted(lacking)),
+            ),
         )
 
 

@@ -230,14 +230,14 @@ class Run:
         return result
 
     def _look_inside(self, archives: Iterable[tuple[str, str, str]]) -> None:
-        """Raise CompatibilityError for archives of another version than the preset's.
+        """Raise CompatibilityError or PresetError for archives that the preset does not mean.
 
         ``archives`` are the name of a source, its file's name and its checksum; they are in the
         store. Each is read once in a run.
         """
         new = [each for each in archives if each not in self._looked_into]
         self._looked_into.update(new)
-        source_contents.check_versions(
+        source_contents.check_archives(
             self.preset,
             [Downloaded(name, file, self.store.path(sha256)) for name, file, sha256 in new],
             self.progress.note,

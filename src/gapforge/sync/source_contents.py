@@ -1,4 +1,4 @@
-"""Look into source archives: which version they contain, before anything is built of them.
+"""Look into source archives: what they contain, before anything is built of them.
 
 An archive is read as a stream, up to the file that states the version; nothing is unpacked to disk.
 """
@@ -16,7 +16,7 @@ from typing import IO, cast
 
 from gapforge.base import limits
 from gapforge.base.compressed import MAGIC_LENGTH, compression, damage_as
-from gapforge.base.errors import CompatibilityError, Fault, FetchError, ToolError
+from gapforge.base.errors import CompatibilityError, Fault, FetchError, PresetError, ToolError
 from gapforge.base.files import open_buffered
 from gapforge.base.i18n import _, ngettext
 from gapforge.model.component import StatedVersion
@@ -34,28 +34,62 @@ class Downloaded:
     content: Path
 
 
-def check_versions(
+@dataclass(frozen=True)
+class Contents:
+    """What an archive tells: ``version``, and the ``member`` or folder that states it; "" for none.
+
+    ``missing`` is the folder or file that a build needs and the archive lacks, "" for none.
+    """
+
+    version: str
+    member: str
+    missing: str = ""
+
+
+def check_archives(
     preset: Preset, archives: Iterable[Downloaded], note: Callable[[str], None]
 ) -> None:
     """Raise CompatibilityError for archives of another version than the preset's.
 
-    Raise FetchError for a file that is no archive. ``note`` gets a message for an archive that does
-    not tell its version.
+    Raise PresetError for archives without the folder that is built, or without the file that its
+    build begins with, and FetchError for a file that is no archive. ``note`` gets a message for an
+    archive that does not tell its version.
     """
     wanted = {stated.source: (stated, expected) for stated, expected in stated_versions(preset)}
     wrong: list[Fault] = []
+    incomplete: list[Fault] = []
     for archive in archives:
         if archive.source not in wanted:
             continue
         stated, expected = wanted[archive.source]
         folder = preset.sources[archive.source].folder
-        found, member = read_version(archive, stated, folder)
+        contents = look_into(archive, stated, folder)
+        found, member = contents.version, contents.member
+        if contents.missing:
+            problem = _("contains no {path}", path=contents.missing)
+            incomplete.append(Fault(archive.file, problem, f"sources.{archive.source}.folder"))
+            continue
         if not found:
             note(_("NOTE: {file} does not tell its version", file=archive.file))
         differing = [(p, v) for p, v in expected if found and not agrees(found, v)]
         for path, version in differing[:1]:
             problem = _("contains version {found} ({member})", found=found, member=member)
             wrong.append(Fault(archive.file, problem, f"{version} ({path})"))
+    if incomplete:
+        raise PresetError(
+            ngettext(
+                "{count} source archive of {name} does not contain what is built",
+                "{count} source archives of {name} do not contain what is built",
+                len(incomplete),
+                name=preset.name,
+            ),
+            faults=incomplete,
+            hint=_(
+                'in presets/{name}.json, set "folder" of the source to the folder of the archive '
+                "that is built",
+                name=preset.name,
+            ),
+        )
     if wrong:
         raise CompatibilityError(
             ngettext(
@@ -73,8 +107,8 @@ def check_versions(
         )
 
 
-def read_version(archive: Downloaded, stated: StatedVersion, folder: str) -> tuple[str, str]:
-    """Return the version in an archive, and the member or folder that tells it; ("", "") if none.
+def look_into(archive: Downloaded, stated: StatedVersion, folder: str) -> Contents:
+    """Return what an archive tells of its version, and what a build would miss in it.
 
     ``folder`` is the folder of the archive that is built; "" stands for the only one at the top.
     The name of the top folder counts if the file that states the version is absent. Raise
@@ -106,7 +140,7 @@ def read_version(archive: Downloaded, stated: StatedVersion, folder: str) -> tup
             if error.is_missing:
                 raise
             raise unusable(error) from error
-    return search.found or search.from_folder()
+    return search.contents()
 
 
 class _Done(Exception):
@@ -114,12 +148,17 @@ class _Done(Exception):
 
 
 class _Search:
-    """What is sought in an archive, and what was found so far."""
+    """What is sought in an archive, and what was found so far.
+
+    ``complete`` is whether all members were seen: only then is something known to be missing.
+    """
 
     def __init__(self, stated: StatedVersion, folder: str) -> None:
-        self.file, self.pattern = stated.file, stated.pattern
+        self.stated = stated
         self.folder = os.path.normpath(folder) if folder else ""
         self.top = self.folder
+        self.in_folder = self.folder in ("", ".")
+        self.has_file = self.complete = False
         self.found: tuple[str, str] | None = None
 
     def wants(self, name: str) -> bool:
@@ -127,21 +166,33 @@ class _Search:
         path = os.path.normpath(name)
         top = path.partition("/")[0].removeprefix(".")
         self.top = self.top or top
-        if self.top and not self.file:
-            raise _Done
-        return path == os.path.join(self.folder or top, self.file)
+        self.in_folder = self.in_folder or f"{path}/".startswith(f"{self.folder}/")
+        if not self.stated.file:
+            if self.top and self.in_folder:
+                raise _Done
+            return False
+        # An archive with several folders at the top is built as a whole.
+        places = (self.folder,) if self.folder else (top, ".")
+        return path in [os.path.normpath(os.path.join(p, self.stated.file)) for p in places]
 
     def take(self, name: str, content: bytes) -> None:
         """Read the version in the member ``name``, and end the search."""
-        match = re.search(self.pattern, content.decode("utf-8", "replace"))
+        self.has_file = True
+        match = re.search(self.stated.pattern, content.decode("utf-8", "replace"))
         if match:
             self.found = ".".join(match.groups()), os.path.normpath(name)
         raise _Done
 
-    def from_folder(self) -> tuple[str, str]:
-        """Return the version in the name of the top folder."""
+    def contents(self) -> Contents:
+        """Return what was found. Without a file, the name of the top folder tells the version."""
+        if self.complete and not self.in_folder:
+            return Contents("", "", self.folder)
+        if self.complete and self.stated.required and not self.has_file:
+            return Contents("", "", os.path.join(self.folder or self.top, self.stated.file))
+        if self.found:
+            return Contents(*self.found)
         number = number_in(self.top)
-        return (number, self.top) if number else ("", "")
+        return Contents(number, self.top) if number else Contents("", "")
 
 
 def _search_zip(stored: IO[bytes], search: _Search) -> None:
@@ -150,6 +201,7 @@ def _search_zip(stored: IO[bytes], search: _Search) -> None:
             if search.wants(member.filename):
                 with archive.open(member) as content:
                     search.take(member.filename, content.read(limits.SOURCE_FILE))
+        search.complete = True
 
 
 def _search_tar(stored: IO[bytes], kind: str, search: _Search) -> None:
@@ -163,6 +215,7 @@ def _search_tar(stored: IO[bytes], kind: str, search: _Search) -> None:
                 content = archive.extractfile(member)
                 assert content is not None
                 search.take(member.name, content.read(limits.SOURCE_FILE))
+        search.complete = True
         raise _Done
 
 

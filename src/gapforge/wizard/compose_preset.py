@@ -306,9 +306,6 @@ def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
         **catalog.about["tensorrt"],
     }
     source.update({k: old_source[k] for k in ("licence", "homepage", "gated") if k in old_source})
-    debs = raw.setdefault("apt", {}).setdefault("builder", [])
-    if tar.file.endswith(".zst") and "zstd" not in debs:
-        debs.append("zstd")
     raw["sources"]["tensorrt"] = source
     raw["tensorrt"] = {"version": release.version, "form": "tar"}
     if "python" in old:

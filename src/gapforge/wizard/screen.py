@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gapforge.base.i18n import _
-from gapforge.base.text import NARROW, cut, pad, width, wrap
+from gapforge.base.text import cut, fold, label_rows, pad, width
 from gapforge.wizard.menu import Menu
 from gapforge.wizard.questions import Question
 
@@ -24,10 +24,10 @@ def draw(menu: Menu, columns: int, rows: int) -> Drawn:
     """Return the screen of a question: at most ``rows`` lines of at most ``columns`` columns."""
     question = menu.question
     columns, room = max(columns, 12), max(rows, 4)
-    head = _wrapped(question.heading, columns)
-    foot = ["", *_wrapped(_keys(question), columns)] if room > 12 else []
+    head = fold(question.heading, columns)
+    foot = ["", *fold(_keys(question), columns)] if room > 12 else []
     if menu.message:
-        foot = ["", *_wrapped(menu.message, columns), *foot]
+        foot = ["", *fold(menu.message, columns), *foot]
     room -= len(head) + len(foot)
     items, cursor, detail = _items(menu, columns)
     body = fact_lines(question, columns)
@@ -51,7 +51,7 @@ def draw(menu: Menu, columns: int, rows: int) -> Drawn:
 
 def draw_text(text: str, columns: int) -> Drawn:
     """Return a screen with only a text."""
-    return Drawn(tuple(_wrapped(text, columns)), -1)
+    return Drawn(tuple(fold(text, columns)), -1)
 
 
 def fact_lines(question: Question, columns: int) -> list[str]:
@@ -59,31 +59,13 @@ def fact_lines(question: Question, columns: int) -> list[str]:
     lines = []
     for notice in question.notices:
         mark, action = ("!", _("next: ") + notice.action) if notice.fails else ("-", notice.action)
-        first, *more = _wrapped(notice.problem, columns - 4)
-        more += _wrapped(action, columns - 4) if notice.action else []
+        first, *more = fold(notice.problem, columns - 4)
+        more += fold(action, columns - 4) if notice.action else []
         lines += [f"  {mark} {first}", *(f"    {line}" for line in more)]
     lines += [""] if lines else []
-    lines += row_lines(question.rows, columns)
+    lines += label_rows(question.rows, columns, broken=True)
     if question.command:
         lines += [_("The same without questions:"), *command_lines(question.command, columns)]
-    return lines
-
-
-def row_lines(rows: Sequence[tuple[str, str]], columns: int) -> list[str]:
-    """Return labels and texts as two columns, or below each other in a narrow window."""
-    label = max((width(name) for name, _text in rows), default=0)
-    lines = []
-    for name, text in rows:
-        if columns < NARROW:
-            together = f"  {name}: {text}"
-            if width(together) <= columns:
-                lines.append(together)
-            else:
-                lines += [f"  {name}:", *(f"    {part}" for part in _wrapped(text, columns - 4))]
-            continue
-        first, *more = _wrapped(text, columns - label - 4)
-        lines.append(f"  {pad(name, label)}  {first}")
-        lines += [" " * (label + 4) + part for part in more]
     return lines
 
 
@@ -136,7 +118,7 @@ def _items(menu: Menu, columns: int) -> tuple[list[str], int, list[str]]:
     if parts < 3 and menu.cursor in shown:
         item = menu.items[menu.cursor]
         texts = [item.state if parts < 2 else "", item.note]
-        lines = [part for text in texts if text for part in _wrapped(text, columns - 4)]
+        lines = [part for text in texts if text for part in fold(text, columns - 4)]
         detail = ["", *(f"    {part}" for part in lines)] if lines else []
     cursor = shown.index(menu.cursor) if menu.cursor in shown else 0
     return [line(n, parts) for n in shown], cursor, detail
@@ -160,16 +142,3 @@ def _keys(question: Question) -> str:
     if question.can_go_back:
         return _("Up/Down or number: move; Enter: choose; type: filter; Esc: back; Ctrl-C: quit")
     return _("Up/Down or number: move; Enter: choose; type: filter; Ctrl-C: quit")
-
-
-def _wrapped(text: str, columns: int) -> list[str]:
-    """Return the text in lines, of which none is too wide: only a too long word is broken."""
-    lines = []
-    columns = max(columns, 8)
-    for line in wrap(text, columns):
-        while width(line) > columns:
-            start = cut(line, columns)
-            lines.append(start)
-            line = line[len(start) :]
-        lines.append(line)
-    return lines

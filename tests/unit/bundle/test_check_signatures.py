@@ -74,7 +74,7 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.project = Project(folder / "site", folder / "site/artifacts")
-        self.medium, self.list = folder / "medium", folder / "list/allowed_signers"
+        self.medium, self.list = folder / "stick", folder / "list/allowed_signers"
         self.list.parent.mkdir()
         self.medium.mkdir()
         self.kept = self.project.store / "signed"
@@ -380,6 +380,13 @@ def test_good_signature_is_taken_wherever_it_is(site: Site) -> None:
         with pytest.raises(Untrusted) as caught:
             mine.lock_signature(bundled(), LOCK_TEXT)
         assert values_of(caught.value.args[0])["path"] == path
+    site.kept.mkdir(parents=True)
+    kept = site.kept / f"{'c' * 24}.p.lock.sig"
+    kept.write_bytes(b"junk")
+    with pytest.raises(Untrusted) as caught:
+        check.lock_signature(bundled(), LOCK_TEXT)
+    assert values_of(caught.value.args[0])["path"] == kept
+    kept.unlink()
     own = site.artifacts() / "lock.json.sig"
     own.write_bytes(b"junk")
     with pytest.raises(Untrusted) as caught:  # not that of the artifacts
@@ -388,8 +395,7 @@ def test_good_signature_is_taken_wherever_it_is(site: Site) -> None:
     own.write_bytes(good)
     assert check.lock_signature(bundled(), LOCK_TEXT) == good
     own.unlink()
-    site.kept.mkdir(parents=True)
-    (site.kept / f"{'c' * 24}.p.lock.sig").write_bytes(good)
+    kept.write_bytes(good)
     assert check.lock_signature(bundled(), LOCK_TEXT) == good
 
 
@@ -455,10 +461,11 @@ def test_accepted_state_is_that_of_the_newest_index_with_it(site: Site) -> None:
         for made, size in ((MADE, 10), (NEW, 20), (OLD, 30))
     ]
     newer = index_of(bundled("p", OTHER_TEXT), made="2025-02-01T00:00:00Z", tool="7" * 64)
+    others = [index_of(bundled("r"), made="2025-03-01T00:00:00Z", tool=d * 64) for d in "68"]
     check = site.check()
-    for each in (*indexes, newer):
+    for each in (*indexes, newer, *others):
         check.add_index(site.put(each), each)
-    required(check, *indexes)
+    required(check, *indexes, *others)
     check.accept(bundled("p"), newer.plan.bundle)
     state = AcceptedState(NEW, newer.plan.bundle, bundled().lock)
     assert site.states().presets == {"p": state}

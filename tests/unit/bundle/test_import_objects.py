@@ -16,7 +16,7 @@ from bundles import PRESET, carry, hashes, receive, sender, site_at
 from gapforge.base import files as careful
 from gapforge.base.errors import StorageError
 from gapforge.base.progress import Progress
-from gapforge.bundle import import_objects, partial_objects
+from gapforge.bundle import import_objects, partial_objects, volume_reader
 from gapforge.bundle.cache_pressure import STEP, DropBehind
 from gapforge.bundle.partial_objects import PartialObjects
 from gapforge.bundle.volume_format import Part, StoredPart, describe_read_error
@@ -352,6 +352,7 @@ def test_only_missing_bytes_of_a_part_are_written(
     written: list[tuple[bytes, int]] = []
     synced: list[int] = []
     real, sync = os.pwrite, os.fdatasync
+    monkeypatch.setattr(volume_reader, "_BUFFER", 5)
 
     def pwrite(handle: int, part: bytes, offset: int) -> int:
         count = real(handle, part[:4], offset)  # a disk may take less than it was given
@@ -366,7 +367,7 @@ def test_only_missing_bytes_of_a_part_are_written(
     volume.write_bytes(data[:19] + b"x")
     failed, why = importer.import_parts(volume, [piece(data, 2, 20)])
     assert len(failed) == 1 and why == ""
-    assert written == [(b"234", 2), (b"8901", 8), (b"2345", 12), (b"678x", 16)]
+    assert written == [(b"234", 2), (b"8901", 8), (b"2345", 12), (b"6", 16), (b"78x", 17)]
     assert importer.partial.ranges(name, 20) == [(5, 8)]
     written.clear()
     volume.write_bytes(data)
@@ -375,6 +376,45 @@ def test_only_missing_bytes_of_a_part_are_written(
     importer.import_parts(volume, [piece(data, 0, 6), piece(data, 6, 20)])
     assert importer.finish(piece(data, 0, 6).part)
     assert importer.store.path(name).read_bytes() == data
+
+
+def test_kept_bytes_are_hashed_from_the_disk(
+    tmp_path: Path, importer: import_objects.ObjectImporter
+) -> None:
+    """They were verified when they came, but the disk may have changed them since."""
+    data = b"0123456789" * 2
+    volume, name = tmp_path / "volume", hashlib.sha256(data).hexdigest()
+    volume.write_bytes(data)
+    importer.import_parts(volume, [piece(data, 5, 8)])
+    with open(importer.partial.data(name), "r+b") as file:
+        file.seek(6)
+        file.write(b"x")
+    importer.import_parts(volume, [piece(data, 0, 12), piece(data, 12, 20)])
+    assert not importer.finish(piece(data, 0, 12).part) and not importer.store.has(name)
+
+
+def test_written_bytes_leave_the_page_cache(
+    tmp_path: Path, importer: import_objects.ObjectImporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, calls = b"0123456789" * 2, []
+    (tmp_path / "volume").write_bytes(data)
+    monkeypatch.setattr(volume_reader, "_BUFFER", 8)
+
+    class Cache:
+        def __init__(self, handle: int) -> None:
+            calls.append(("open", os.readlink(f"/proc/self/fd/{handle}")))
+
+        def seek(self, position: int) -> None:
+            calls.append(("seek", position))
+
+        def advance(self, position: int) -> None:
+            calls.append(("advance", position))
+
+    monkeypatch.setattr(import_objects, "DropBehind", Cache)
+    importer.import_parts(tmp_path / "volume", [piece(data, 2, 20)])
+    file = str(importer.partial.data(hashlib.sha256(data).hexdigest()))
+    ends = [("advance", position) for position in (10, 18, 20)]
+    assert calls == [("open", file), ("seek", 2), *ends]
 
 
 def test_whole_object_ends_what_an_earlier_bundle_split(

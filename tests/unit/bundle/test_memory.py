@@ -40,11 +40,11 @@ def peak(root: Path, cores: int, *words: str) -> float:
 
 
 def large() -> dict[str, bytes]:
-    """Return 300 MB: one object that is split twice, and others around it."""
+    """Return 260 MB: one object that is split twice, and others around it."""
     block = random.Random(1).randbytes(MB)
     return {
         "sources/large": block * 220,
-        **{f"sources/{n}": bytes([n]) + block * 8 for n in range(10)},
+        **{f"sources/{n}": bytes([n]) + block * 8 for n in range(5)},
     }
 
 
@@ -52,15 +52,15 @@ def small() -> dict[str, bytes]:
     chance = random.Random(2)
     return {
         f"sources/{n % 90}/{n}": n.to_bytes(4, "big") + chance.randbytes(n % 3000)
-        for n in range(5000)
+        for n in range(3000)
     }
 
 
-@pytest.mark.parametrize("cores", [2, 64])
 @pytest.mark.parametrize(("files", "limit"), [(large, 100), (small, 64)])
-def test_peak_memory(
-    tmp_path: Path, files: Callable[[], dict[str, bytes]], limit: int, cores: int
+def test_peak_memory_on_many_cores(
+    tmp_path: Path, files: Callable[[], dict[str, bytes]], limit: int
 ) -> None:
+    cores = 64  # fewer cores read ahead less
     made = sender(tmp_path, files())
     medium = tmp_path / "medium"
     packed = peak(

@@ -49,12 +49,11 @@ from gapforge.store.verify_artifacts import verify
 from raised import assert_error, values_of
 from samples import ROOT
 
-pytestmark = pytest.mark.every_python
-
 SMALL = 64 << 10
 
 
 @pytest.mark.parametrize("size", [3000, 20_000, 100_000, 10**9])
+@pytest.mark.every_python
 def test_round_trip_gives_same_store(tmp_path: Path, size: int) -> None:
     made = sender(tmp_path)
     carry(made, tmp_path / "medium", size=size)
@@ -111,6 +110,7 @@ def test_any_sizes_and_any_order(
     shutil.rmtree(tmp_path)
 
 
+@pytest.mark.every_python
 def test_same_objects_give_same_bytes(tmp_path: Path) -> None:
     one, two = sender(tmp_path / "a"), sender(tmp_path / "b")
     os.utime(next((tmp_path / "a").rglob("*.whl")), (5, 5))
@@ -335,6 +335,7 @@ def test_every_flipped_index_bit_is_detected(tmp_path: Path) -> None:
             read_index(tmp_path / "changed")
 
 
+@pytest.mark.every_python
 def test_index_claiming_many_volumes_is_cheap(tmp_path: Path) -> None:
     """Long preset names leave little space, so a short index could claim millions of volumes."""
     views = [BundledPreset(f"p{n:0127}", "1" * 64, "2" * 64) for n in range(200)]
@@ -378,6 +379,7 @@ def test_volume_too_small_for_its_index() -> None:
     )
 
 
+@pytest.mark.every_python
 def test_receiver_program_needs_only_python(tmp_path: Path) -> None:
     made = sender(tmp_path)
     carry(made, tmp_path / "medium", size=20_000)

@@ -141,6 +141,8 @@ def test_merged_parts_neither_overlap_nor_touch() -> None:
     assert merge_parts(parts((0, 10), (5, 20))) == parts((0, 20))
     other = parts((10, 20), sha256=TWO) + parts((10, 20), size=101)
     assert merge_parts([*other, *parts((0, 10))]) == sorted([*parts((0, 10)), *other])
+    touching = parts((0, 10), (10, 20), sha256=TWO)
+    assert merge_parts([*parts((0, 5)), *touching]) == [*parts((0, 5)), *parts((0, 20), sha256=TWO)]
     whole = Part.of_object(ONE, 100)
     assert merge_parts(parts((40, 100), (0, 40))) == [whole]
     assert merge_parts([Part.of_object(ONE, 0), Part.of_object(TWO, 0)]) == [

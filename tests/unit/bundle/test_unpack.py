@@ -25,6 +25,7 @@ from gapforge.bundle.volume_reader import read_volume
 from gapforge.store import unfinished_imports
 from gapforge.store.store import Store, preset_in_use
 from gapforge.store.verify_artifacts import verify
+from gapforge.trust.trusted_signers import Untrusted
 from hostile import forge, index_with
 from raised import assert_error, values_of
 
@@ -254,19 +255,25 @@ def test_damaged_part_is_named_once_for_all_copies(tmp_path: Path, site: Project
 
 
 def test_sums_that_disagree_with_the_lock_create_nothing(tmp_path: Path, site: Project) -> None:
-    made = sender(tmp_path, {"sources/a": b"a"})
-    packed = carry(made, tmp_path / "medium", size=10**6)
+    made = sender(tmp_path, {f"sources/{n}": bytes([n]) * 1500 for n in range(4)})
+    packed = carry(made, tmp_path / "medium", size=3000)
     scan = scan_media([tmp_path / "medium"])
     assert receive(site, tmp_path / "medium").complete
     (bundled,) = packed.plan.presets
     run = unpacking._Import(site, Store(site.store), scan, Progress("x", quiet=True), None)
-    with pytest.raises(BundleError) as caught:
-        run._create_artifacts(BundledPreset(PRESET, bundled.lock, "2" * 64))
-    assert_error(caught.value, BundleError, preset=PRESET)
+    for sums in ("0" * 64, "f" * 64):
+        with pytest.raises(BundleError) as caught:
+            run._create_artifacts(BundledPreset(PRESET, bundled.lock, sums))
+        assert_error(caught.value, BundleError, preset=PRESET)
     with pytest.raises(BundleError) as caught:
         run._create_artifacts(BundledPreset("another", bundled.lock, bundled.sums))
-    (fault,) = caught.value.faults
-    assert fault.where == str(scan.volumes[0].path), "the volume that contains the lock"
+    holding = [
+        str(scan.volumes[number - 1].path)
+        for number, parts in enumerate(packed.plan.volumes, 1)
+        if bundled.lock in {part.sha256 for part in parts}
+    ]
+    assert len(packed.plan.volumes) > 3 and len(holding) == 1
+    assert [fault.where for fault in caught.value.faults] == holding
     assert values_of(caught.value.message)["preset"] == PRESET
 
 
@@ -327,6 +334,48 @@ def test_paths_of_an_earlier_import(tmp_path: Path) -> None:
     assert unpacking._paths_of(lock) == {}
     os.mkfifo(lock)
     assert unpacking._paths_of(lock) == {}
+
+
+class Signatures:
+    """The signatures of a bundle, of which each answer is given."""
+
+    def __init__(self, *, signed: bool = True) -> None:
+        self.signed = signed
+        self.calls: list[tuple[object, ...]] = []
+
+    def lock_signature(self, bundled: BundledPreset, text: bytes) -> bytes:
+        assert sha256_bytes(text) == bundled.lock
+        if not self.signed:
+            raise Untrusted("why")
+        return b"signature"
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *words: self.calls.append((name, *words))
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_signatures_are_asked_before_and_told_after(
+    tmp_path: Path, site: Project, signed: bool
+) -> None:
+    packed = carry(sender(tmp_path, {"sources/a": b"a"}), tmp_path / "medium", size=10**6)
+    (bundled,) = packed.plan.presets
+    scan, signatures = scan_media([tmp_path / "medium"]), Signatures(signed=signed)
+    progress = Progress("unpack", quiet=True)
+    result = unpack(site, scan, progress, signatures, allow_older=signed)  # type: ignore[arg-type]
+    bundle = packed.plan.bundle
+    told = [("accept", bundled, bundle), ("accept_repository", "", bundle)]
+    assert signatures.calls == [
+        ("check_age", bundle, signed),
+        *(told if signed else ()),
+        ("forget_superseded",),
+    ]
+    assert result.untrusted == ({} if signed else {PRESET: "why"})
+    assert result.complete is signed and result.request is None
+    folder = site.artifacts_of(PRESET)
+    assert result.presets == [PRESET] * signed and folder.exists() is signed
+    assert unfinished_imports.recorded_bundles(site.store) == [bundle] * (not signed)
+    if signed:
+        assert (folder / "lock.json.sig").read_bytes() == b"signature"
 
 
 # -- the repository

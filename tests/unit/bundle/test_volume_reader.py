@@ -207,7 +207,7 @@ def small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_part_is_read_in_chunks_at_its_place(tmp_path: Path, small_buffer: None) -> None:
-    data = bytes(range(50))
+    data = bytes(range(50)) * 20
     (tmp_path / "x").write_bytes(data)
     part = Part(HASH, 100, 60, 10)
     stored = StoredPart(part, sha256_bytes(data[7:17]), 7)
@@ -217,6 +217,7 @@ def test_part_is_read_in_chunks_at_its_place(tmp_path: Path, small_buffer: None)
         read_part(handle, stored, lambda chunk, offset: got.append((bytes(chunk), offset)))
         assert got == [(data[7:11], 60), (data[11:15], 64), (data[15:17], 68)]
         read_part(handle, stored)
+        read_part(handle, StoredPart(Part.of_object(HASH, 1000), sha256_bytes(data), 0))
         got.clear()
         empty = StoredPart(Part.of_object(sha256_bytes(b""), 0), sha256_bytes(b""), 7)
         read_part(handle, empty, lambda chunk, offset: got.append((bytes(chunk), offset)))

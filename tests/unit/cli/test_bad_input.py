@@ -18,8 +18,6 @@ from gapforge.cli.main import main
 from gapforge.sync import sync as syncing
 from samples import ROOT
 
-pytestmark = pytest.mark.every_python
-
 NAME = "debian12-cpu-quickstart"
 BUILD = ("build", "--preset", NAME, "--non-interactive")
 
@@ -236,6 +234,7 @@ def test_damaged_artifact_is_refused_before_build(there: Project, tmp_path: Path
         (("plan", "debian12-cpu-quickstrat"), 3, '"debian12-cpu-quickstart"'),
     ],
 )
+@pytest.mark.every_python
 def test_bad_flag_has_exit_code(
     there: Project, argv: tuple[str, ...], code: int, said: str
 ) -> None:
@@ -251,6 +250,7 @@ def test_missing_docker_is_reported(there: Project, tmp_path: Path) -> None:
     assert "docker" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.every_python
 def test_flags_override_environment_variables(there: Project) -> None:
     assert (
         gapforge(there, "build", GAPFORGE_NON_INTERACTIVE="1", GAPFORGE_PRESET="nope").returncode

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gapforge.base import console
+from gapforge.base.errors import Fault, PresetError
 from gapforge.base.i18n import use_language
-from gapforge.base.text import width
+from gapforge.base.text import label_rows, width
 from gapforge.cli import completion, man_page, verb_parsers
 from gapforge.cli.main import main
-from gapforge.cli.output import show, table
+from gapforge.cli.output import print_error, show, show_table, table
+from gapforge.cli.verbs import build, doctor
+from gapforge.doctor.check_result import FAIL, OK, CheckResult
+from gapforge.image.smoke_checks import CheckResult as SmokeResult
+from gapforge.model import preset as presets
 from gapforge.model.schema import nearest
 from samples import ROOT
 
@@ -24,6 +30,7 @@ ROWS = [
     ("debian12-cpu-quickstart", "ready", "연습용: GPU와 레지스트리 없이 전 과정을 돌려 봅니다"),
 ]
 WITHOUT_JSON = {"generate", "completion"}
+CHECK = SmokeResult(component="ffmpeg", check="passes", ok=True, found="1", expected="2")
 NOTES = [["the first note is a sentence with several words"], []]
 
 
@@ -44,6 +51,41 @@ def test_tables_fit_the_window(monkeypatch: pytest.MonkeyPatch, columns: int) ->
     assert (f"  STATE: {ROWS[1][1]}" in lines) is (columns < 60), "blocks below 60 columns only"
 
 
+def test_long_word_of_the_last_column_gets_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One long name of a file does not make blocks of all rows."""
+    monkeypatch.setenv("COLUMNS", "60")
+    name = "images/" + "a" * 64
+    rows = [("get", "1 kB", "debs/x.deb"), ("have", "169.8 MB", name)]
+    assert table(("", "", ""), rows, indent=2) == [
+        "  get   1 kB      debs/x.deb",
+        "  have  169.8 MB",
+        f"        {name}",
+    ]
+
+
+@pytest.mark.parametrize("columns", [40, 80, None])
+def test_labels_and_texts_fit_the_window(
+    monkeypatch: pytest.MonkeyPatch, columns: int | None
+) -> None:
+    rows = [("상태", "ready"), ("summary", "one two three four five six seven " * 3)]
+    lines = label_rows(rows, columns)
+    assert columns is None or max(map(width, lines)) <= columns
+    shown = " ".join(lines).split()
+    assert shown.count("seven") == 3, "no word was broken or lost"
+    assert lines[0] == ("  상태: ready" if columns == 40 else "  상태     ready")
+    console.set_mode(plain=True)
+    assert label_rows(rows, columns)[0] == "  상태: ready", "nothing told by alignment"
+
+
+def test_only_what_the_caller_allows_is_broken() -> None:
+    rows = [("x", "a" * 50)]
+    assert "a" * 50 in "\n".join(label_rows(rows, 40))
+    broken = label_rows(rows, 40, broken=True)
+    assert max(map(width, broken)) <= 40 and "".join(broken).count("a") == 50
+
+
 def test_lines_are_wrapped_with_their_indent(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,6 +99,21 @@ def test_lines_are_wrapped_with_their_indent(
         "  ab cd ef",
         "    gh ij",
     ]
+
+
+def test_errors_fit_the_window_but_commands_stay_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "./gapforge check a-preset-with-a-long-name another-preset"
+    fault = Fault("presets/a.json", "a problem of several words in one line", "other words")
+    error = PresetError("a message of several words in one line", faults=[fault], hint=command)
+    print_error(error)
+    assert capsys.readouterr().err.rstrip("\n") == error.render(), "lines of a pipe stay whole"
+    monkeypatch.setenv("COLUMNS", "30")
+    print_error(error)
+    *problem, last = capsys.readouterr().err.splitlines()
+    assert max(map(width, problem)) <= 30 and len(problem) == 6
+    assert last == f"next: {command}"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +131,7 @@ def test_check_names_the_nearest_preset(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_columns_count_hangul_twice() -> None:
     lines = table(("", "b"), [("가나", "x"), ("ab", "y")])
-    assert lines == ["      b", "가나  x", "ab    y"]
+    assert lines == ["      B", "가나  x", "ab    y"]
 
 
 def test_table_in_a_pipe_has_one_line_for_each_row() -> None:
@@ -87,6 +144,7 @@ def test_plain_tells_nothing_by_alignment(monkeypatch: pytest.MonkeyPatch) -> No
     console.set_mode(plain=True)
     lines = table(HEAD, ROWS, verdicts=["fail", "ok"])
     assert lines[:3] == [ROWS[0][0], f"  STATE: {ROWS[0][1]}", f"  요약: {ROWS[0][2]}"]
+    assert table(("", "", ""), [("get", "1 kB", "a.deb")], indent=2) == ["  get 1 kB a.deb"]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +185,33 @@ def test_variables_set_the_mode_and_must_be_switches(
     assert main(["list"]) == 0 and console.quiet()
     monkeypatch.setenv("GAPFORGE_QUIET", "maybe")
     assert main(["list"]) == 2
+
+
+def test_quiet_prints_names_and_what_needs_attention(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --quiet, a table gives way to names, or to the rows that are not as they should be."""
+    monkeypatch.setenv("GAPFORGE_ROOT", str(ROOT))
+    assert main(["list", "--quiet"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert sorted(listed) == sorted(presets.names(ROOT / "presets"))
+    assert main(["check", "--quiet", "debian12-cpu-quickstart", "none"]) == 3
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told if line[0] not in " 1"] == ["none"]
+    console.set_mode()
+    fine = CheckResult(check="os", title="OS", status=OK, found="a", needed="a")
+    bad = CheckResult(
+        check="memory", title="memory", status=FAIL, found="y", needed="z", action="do this"
+    )
+    assert "OS" in doctor.render([fine, bad]).split()
+    console.set_mode(quiet=True)
+    shown = doctor.render([fine, bad])
+    assert "OS" not in shown.split() and {"memory", "y", "z", "do"} <= set(shown.split())
+    assert len(doctor.render([fine]).splitlines()) == 1, "only the total"
+    show_table(("a", "b"), [("c", "d")])
+    build.print_checks([CHECK, replace(CHECK, check="failed", ok=False)])
+    told = capsys.readouterr().out
+    assert "passes" not in told and "failed" in told and "c  d" not in told
 
 
 @pytest.mark.parametrize("verb", sorted(set(verb_parsers.VERBS) - WITHOUT_JSON))

@@ -174,7 +174,7 @@ def test_overview_fits_window_and_names_everything(
         cli.main(["help"])
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if width(line) > columns] == []
-    first_words = {line.split()[0] for line in lines if line.startswith("  ")}
+    first_words = {line.split()[0].rstrip(":") for line in lines if line.startswith("  ")}
     assert set(cli.VERBS) <= first_words
     assert {str(error.exit_code) for error in ERROR_CLASSES} <= first_words
     if columns >= 60:

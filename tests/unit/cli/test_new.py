@@ -100,6 +100,10 @@ def test_source_outside_project_is_explained(
     shown = capsys.readouterr().out
     assert f"'{source}'" in shown and f"VIDEO_PLAYER_SOURCE={source}" in shown
     assert written(place)["application"]["source"] == "apps/video-player"
+    words = ["--from", TEMPLATE, "--app-source", str(source), "--json"]
+    assert cli.main(["new", "other", *words]) == 0
+    told = json.loads(capsys.readouterr().out)["source"]
+    assert (told["folder"], told["setting"]) == (str(source), "VIDEO_PLAYER_SOURCE")
 
 
 @pytest.mark.parametrize(
@@ -114,6 +118,8 @@ def test_source_outside_project_is_explained(
         (["mine", "--from", TEMPLATE, "--app-source", "none", "--check", "x"], 2, "--check"),
         (["mine", "--from", TEMPLATE, "--tensorrt", "8.5.3"], 9, "TensorRT"),
         (["mine", "--from", TEMPLATE, "--check", "it's"], 2, "--check"),
+        (["mine", "--from", TEMPLATE, "--app-build", "cmaek"], 2, '"cmake"'),
+        (["mine", "--from", TEMPLATE, "--torch", "newest"], 2, "newest"),
         (["mine", "--from", TEMPLATE, "--app-name", "Not A Name"], 3, "$.application.name"),
     ],
 )

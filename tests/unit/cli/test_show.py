@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import samples
 from gapforge.base.text import width
 from gapforge.cli.main import main
+from gapforge.model import preset as presets
 from samples import ROOT, raw_preset
 
 SHORT = {
@@ -65,6 +67,37 @@ def test_origin_of_each_value(capsys: pytest.CaptureFixture[str]) -> None:
     assert builder["option", "ffmpeg configure --enable-libx265"] == ["libx265-dev"]
 
 
+def test_runtime_packages_are_named_with_what_is_known(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only names without a lock, then what a build may install, then what the last one needed."""
+    assert shown(capsys, "own")["apt.runtime"] == [(["python3.10"], "component", "python")]
+    named = shown(capsys, "full")["apt.runtime"]
+    assert {origin for _names, origin, _of in named} <= {"preset", "component"}
+    preset = presets.find(project / "presets", "full")
+    lock = samples.lock(preset)
+    (project / "presets" / "full.lock.json").write_text(lock.render(), encoding="utf-8")
+    rows = shown(capsys, "full")["apt.runtime"]
+    assert [row for row in rows if row not in named] == [(["libssl3"], "candidate", "")]
+    folder = project / "dist" / "full" / "runtime"
+    folder.mkdir(parents=True)
+    users = {"libssl3": {"libssl.so.3": ["/usr/local/bin/x", "/usr/local/bin/a b"]}}
+    check = {"component": "libraries", "details": users}
+    report = {"passed": True, "preset_sha256": preset.sha256, "lock_sha256": lock.sha256}
+    for change, origin, of in (
+        ({}, "build", "/usr/local/bin/a b libssl.so.3"),
+        ({"passed": False}, "candidate", ""),
+        ({"lock_sha256": "0" * 64}, "candidate", ""),
+        ({"preset_sha256": "0" * 64}, "candidate", ""),
+        ({"checks": [{"component": "ffmpeg"}]}, "candidate", ""),
+    ):
+        document = {**report, "checks": [{"component": "ffmpeg"}, check], **change}
+        (folder / "report.json").write_text(json.dumps(document), encoding="utf-8")
+        rows = shown(capsys, "full")["apt.runtime"]
+        assert [row for row in rows if row not in named] == [(["libssl3"], origin, of)], change
+    assert main(["show", "full"]) == 0 and "libssl.so.3" not in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("project")
 def test_preset_in_full_has_nothing_of_the_catalog(capsys: pytest.CaptureFixture[str]) -> None:
     origins = {row[1] for rows in shown(capsys, "full").values() for row in rows}
@@ -82,3 +115,8 @@ def test_lines_fit_the_window(
     assert main(["show", "own"]) == 0
     for line in capsys.readouterr().out.splitlines():
         assert width(line) <= columns or len(line.split()) == 1, line
+    monkeypatch.delenv("COLUMNS")
+    values = shown(capsys, "own")
+    assert main(["show", "own"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + sum(map(len, values.values())), "one line for each value in a pipe"

@@ -37,7 +37,9 @@ from gapforge.cli.verbs import check
 from gapforge.engine import detect
 from gapforge.engine.protocol import Engine
 from gapforge.image import build, build_inputs, load_base_images, smoke_checks
+from gapforge.image.plan import make_plan
 from gapforge.image.smoke_checks import CheckResult
+from gapforge.image.stage_inputs import ContextTexts
 from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
 from gapforge.model.names import ROLES
@@ -132,6 +134,7 @@ def test_clock_behind_the_sources_is_said_before_the_build(
         (project.root / name).symlink_to(samples.ROOT / name)
     monkeypatch.setenv("GAPFORGE_ROOT", str(project.root))
     monkeypatch.setattr(build_verb.detect, "choose", lambda name, project: None)
+    monkeypatch.setattr(build_verb, "before_build", lambda *words: [])
 
     def no_engine(*words: object, **more: object) -> None:
         raise EngineError("no engine")
@@ -254,6 +257,33 @@ def test_each_checkout_checks_and_tags_its_own_image(
     assert own != other and engine.image_ids(other), "the image of the other checkout stays"
 
 
+@pytest.mark.parametrize("passes", [True, False])
+def test_smoke_prints_one_document(
+    tmp_path: Path,
+    fake: Fake,
+    passes: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A failed check must not add the error as a second one."""
+    project = project_with_artifacts(tmp_path)
+    monkeypatch.setenv("GAPFORGE_ROOT", str(project.root))
+    lock = build_inputs.load_lock(project, presets.find(project.presets, PRESET))
+    base = load_base_images.base_name(lock.images["runtime"].config_digest)
+    load_base_images.ensure(
+        detect.choose(),
+        project.artifacts_of(PRESET) / "images/runtime",
+        lock.images["runtime"],
+        lambda line: None,
+    )
+    result = CheckResult(component="ffmpeg", check="x", ok=passes, found="1", expected="1")
+    monkeypatch.setattr(smoke_checks, "run_checks", lambda *words: (result,))
+    assert main(["smoke", PRESET, "--image", base, "--json"]) == (0 if passes else 12)
+    document = json.loads(capsys.readouterr().out)
+    assert (document["ok"], document["checks"]) == (passes, [result.to_json()])
+    assert len(document.get("faults", ())) == (not passes)
+
+
 @pytest.mark.parametrize("changed", ["lock.json", "debs/Packages"])
 def test_what_was_read_before_the_verification_must_equal_it(
     tmp_path: Path, changed: str, monkeypatch: pytest.MonkeyPatch
@@ -329,3 +359,26 @@ def test_only_a_quiet_build_prints_no_progress(
     assert bool(progress) is not quiet, progress
     assert ("#5 " in captured.err) is not quiet, "the engine's output"
     assert f"gapforge/{PRESET}:runtime" in captured.out
+    assert ("next: docker run " in captured.out) is not quiet
+
+
+def test_command_that_runs_an_image() -> None:
+    gpu, bare = samples.preset(cuda="12.4"), samples.preset(application=None)
+    for preset, kind, host, flags in (
+        (samples.preset(), "runtime", "", ""),
+        (samples.preset(), "dev", "", "-it "),
+        (bare, "runtime", "", "-it "),
+        (gpu, "runtime", "unix:///run/own.sock", "--gpus all "),
+    ):
+        plan = make_plan(
+            preset,
+            samples.lock(preset),
+            (),
+            ContextTexts("FROM x\n", {}),
+            type=kind,
+            tag="own:1",
+            application_folder="",
+        )
+        start = f"env DOCKER_HOST={host} " if host else ""
+        expected = f"{start}docker run --rm --network none {flags}own:1"
+        assert build_verb.run_command(plan, preset, host) == expected

@@ -80,7 +80,8 @@ def test_plan_has_no_folder_no_secret_and_no_check_of_an_application(
 ) -> None:
     write(place, **changes)
     plan = document(capsys, "plan", NAME)
-    assert plan["application_folder"] == "" and plan["secrets"] == []
+    assert plan["application_folder"] == plan["application_chosen_by"] == ""
+    assert plan["secrets"] == plan["secrets_set"] == []
     assert "XAIVA" not in plan["command"]
     inputs = [file["path"] for file in plan["context"] if "inputs/application/" in file["path"]]
     assert {path.partition("/params/")[2] for path in inputs} == {"", "enabled", "python"}

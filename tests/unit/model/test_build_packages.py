@@ -71,6 +71,35 @@ def test_components_bring_what_builds_them(system: tuple[str, str, str]) -> None
     ]
 
 
+@pytest.mark.parametrize(
+    ("file", "package"),
+    [
+        ("x.tar.zst", "zstd"),
+        ("x.tar.bz2", "bzip2"),
+        ("x.tar.xz", "xz-utils"),
+        ("x.tgz", ""),
+        ("x.zip", ""),
+    ],
+)
+def test_archives_bring_what_unpacks_them(file: str, package: str) -> None:
+    """A preset that names TensorRT's version alone may get a .tar.zst of the catalog."""
+    raw = samples.raw_preset()
+    before = presets.parse(raw, samples.COMPONENTS)
+    raw["sources"]["ffmpeg"] = {
+        "urls": [f"https://example.org/{file}"],
+        "sha256": "0" * 64,
+        "licence": "LGPL-2.1-or-later",
+    }
+    preset = presets.parse(raw, samples.COMPONENTS)
+    added = set(preset.debs("builder")) - set(before.debs("builder"))
+    assert added == {package} - {"", "xz-utils"}  # which the components bring themselves
+    found = {p.name: [r.to_json() for r in p.reasons] for p in preset.builder_packages}
+    reason = {"kind": "archive", "component": "ffmpeg", "value": file}
+    assert [name for name, reasons in found.items() if reason in reasons] == [package] * bool(
+        package
+    )
+
+
 def test_a_component_that_is_not_used_brings_nothing() -> None:
     names = {p.name for p in made(ffmpeg=None, opencv=None).builder_packages}
     expected = {"build-essential", "ccache", "cmake", "ninja-build", "pkg-config", "python3.11"}

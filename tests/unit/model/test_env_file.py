@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -188,6 +189,10 @@ def test_unusable_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SecretError) as error:
         load(tmp_path / ".env", [TOKEN], environ={})
     assert_error(error.value, SecretError, env_file=tmp_path / ".env")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SecretError) as error:
+        load(tmp_path / "pipe", [TOKEN], environ={})
+    assert_error(error.value, SecretError, file=tmp_path / "pipe")
     (tmp_path / "bad").write_text(f"oops {CANARY}\nX=1\nX=2\n")
     with pytest.raises(SecretError) as error:
         load(tmp_path / "bad", [TOKEN], environ={})
@@ -240,3 +245,111 @@ def test_git_ignores_the_env_file(root: Path) -> None:
         pytest.skip("not a git checkout")
     ignored = subprocess.run(["git", "-C", str(root), "check-ignore", "-q", ".env"], check=False)
     assert ignored.returncode == 0
+
+
+def where_expected(text: str) -> list[tuple[object, dict[str, object], dict[str, object]]]:
+    """Return the line, and the values of problem and expectation, of each fault."""
+    return [
+        (
+            values_of(fault.where)["number"],
+            dict(values_of(fault.problem)),
+            dict(values_of(fault.expected)),
+        )
+        for fault in parse(text.encode(), "the file")[1]
+    ]
+
+
+def test_fault_names_the_place_that_must_change() -> None:
+    text = "\n# c\nA=1\n\nA='x\ny'\nB=2\nA=4\n"
+    again, where = {"key": "A"}, {"number": 3}
+    assert where_expected(text) == [(5, again, where), (8, again, where)]
+    assert parse(text.encode())[0] == {"A": "1", "B": "2"}
+    # Text after the closing quote, which may be lines below the key.
+    assert where_expected("K='a\nb\nc' x\n") == [(3, {}, {})]
+    assert where_expected("K='a\nb\x07\nc'\n")[0][0] == 2
+    assert where_expected("A=1\nK='a\n\nb") == [(2, {"quote": "'"}, {}), (4, {}, {})]
+    (fault,) = parse(b"oops", "the file")[1]
+    assert values_of(fault.where) == {"file": "the file", "number": 1}
+    assert faults(b"A=\xff") == [(1, faults(b"A=\xff")[0][1])]
+    assert faults(b"A=1\n\n\xff\n\xff")[0][0] == 3
+
+
+def test_faults_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(env_file.limits, "FAULTS", 2)
+    assert [line for line, _problem in faults("a\nA=1\nb\nc\nd\n")] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("tail", "good"),
+    [("", True), (" ", True), (" # c", True), ("\t \t# c", True), ("# c", False), (" c #", False)],
+)
+def test_only_a_comment_follows_a_quoted_value(tail: str, good: bool) -> None:
+    text = f"K='a'{tail}\nL=1\n"
+    assert [line for line, _problem in faults(text)] == [1] * (not good)
+    assert parse(text.encode())[0] == {"K": "a", "L": "1"} if good else {"L": "1"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("export", "export=1", "export A B=1", "1A=1", "A-B=1", "A.B=1", "A"),
+        *("K=\u2028a", "K=a\u2029", "K=\u3000a", "K=\ufeffa", 'K="\\', 'K="\\x"', "K='a\x1f'"),
+    ],
+)
+def test_line_in_no_known_form_is_a_fault(line: str) -> None:
+    found, wrong = parse(f"{line}\n".encode())
+    assert (found, len(wrong)) == ({}, 1)
+
+
+def test_tab_is_text() -> None:
+    expected = {"A": "a\tb", "B": "\t", "C": "", "_1": "x"}
+    assert values("A=a\tb\nB='\t'\nC=\t# x\n_1=x\n") == expected
+
+
+def test_nul_in_the_environment_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(SecretError) as caught:
+        load(tmp_path / ".env", [TOKEN], environ={TOKEN.key: "a\0b"})
+    assert [fault.where for fault in caught.value.faults] == [TOKEN.key]
+    required = Secret("A", "secret", True)
+    got = load(tmp_path / ".env", [required], environ={"A": "x"})
+    assert (got.values, got.origin, got.secrets) == ({"A": "x"}, {"A": "environment"}, (required,))
+
+
+def test_settings_come_from_either_place(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("B_SOURCE=file\nD_SOURCE=file\nE_SOURCE=\nS_SOURCE=secret\nOTHER=1\n")
+    file.chmod(0o600)
+    environ = {"A_SOURCE": "env", "B_SOURCE": "", "C_SOURCE": "", "D_SOURCE": "env", "X": "1"}
+    got = load(file, [Secret("S_SOURCE", "secret", False)], environ=environ)
+    assert list(got.settings.items()) == [
+        ("A_SOURCE", "env"),
+        ("B_SOURCE", "file"),
+        ("D_SOURCE", "env"),
+    ]
+    assert got.values == {"S_SOURCE": "secret"}
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o620, 0o610, 0o601, 0o700, 0o400])
+def test_only_the_owner_may_use_the_file(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / ".env"
+    file.write_text("A=1\n")
+    file.chmod(mode)
+    found = env_file.file_warnings(file)
+    assert [dict(values_of(warning)) for warning in found] == [
+        {"env_file": file, "mode": mode}
+    ] * bool(mode & 0o077)
+    assert env_file.file_warnings(tmp_path / "absent") == []
+
+
+def test_mounted_secrets_are_those_with_a_value(tmp_path: Path) -> None:
+    third = Secret("THIRD", "secret", False)
+    got = SecretSet(secrets=(TOKEN, BUILD, third), values={TOKEN.key: "t", BUILD.key: "b"})
+    with got.files() as files:
+        assert {key: file.read_text() for key, file in files.items()} == {TOKEN.key: "t"}
+    with got.files(dry=True) as files:
+        assert list(files) == [TOKEN.key] and not files[TOKEN.key].exists()
+
+
+def test_redactions_hold_no_empty_text() -> None:
+    got = SecretSet(secrets=(), values={"A": "\n\nb\n  ccc\n", "B": "dd", "C": "aa"})
+    assert got.redactions == ("\n\nb\n  ccc\n", "ccc", "aa", "dd", "b")

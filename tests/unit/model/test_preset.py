@@ -546,7 +546,9 @@ def test_list_shows_readiness(project: Project, capsys: pytest.CaptureFixture[st
     list_verb.run(argparse.Namespace(json=True), project)
     found = {p["name"]: p for p in json.loads(capsys.readouterr().out)["presets"]}
     assert found[NAME]["ready"]
+    assert found[NAME]["total"] == {"bytes": found[NAME]["size"], "exact": True}
     assert found["ubuntu22.04-cuda11.8-torch2.1"]["state"] == "not-synced"
+    assert not found["ubuntu22.04-cuda11.8-torch2.1"]["total"]["exact"]
     victim = next(f for f in (project.artifacts_of(NAME) / "wheels").glob("*.whl"))
     victim.write_bytes(b"")
     state = readiness_of(project, practice)

@@ -17,6 +17,7 @@ TOOLS = (
     "cat",
     "dirname",
     "mkdir",
+    "touch",
     "rm",
     "tee",
     "chmod",
@@ -190,6 +191,25 @@ def test_old_python_is_refused(machine: Machine) -> None:
     )
     got = machine.run("build")
     assert got.returncode == 17 and "Python 3.8.10" in got.stderr
+
+
+@pytest.mark.parametrize("mark", ["", ".gapforge-folder", ".stamp"])
+def test_only_its_own_folder_of_tools_is_renewed(machine: Machine, mark: str) -> None:
+    """A marker, or the stamp of an earlier version, says that it is its own."""
+    machine.put("python3", "exit 0")
+    project = machine.script.parents[1]
+    folder = project / ".gapforge/tests"
+    for each in (folder, project / "tests"):
+        each.mkdir(parents=True)
+    (project / "tests/requirements.txt").touch()
+    (folder / "notes").write_text("mine")
+    if mark:
+        (folder / mark).write_text("x\n")
+    got = machine.run("test")
+    assert got.returncode == 17  # in the end, the fake venv has no Python
+    assert (folder / "notes").exists() == (not mark)
+    assert (folder / ".gapforge-folder").exists() == bool(mark)
+    assert (f"mv {folder}" in got.stderr) == (not mark)
 
 
 POLICY = "#!/bin/sh\n# by scripts/bootstrap.sh of gapforge, while it installs packages\nexit 101\n"

@@ -262,7 +262,7 @@ def _source_archive() -> bytes:
 def _version_in_source(path: Path) -> object:
     stated = component.StatedVersion(source="x", file="VERSION", pattern="([0-9.]+)")
     archive = source_contents.Downloaded("x", "x.tar.gz", path)
-    return source_contents.read_version(archive, stated, "")
+    return source_contents.look_into(archive, stated, "")
 
 
 def _registry_manifest(path: Path) -> object:

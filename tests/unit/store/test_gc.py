@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -501,3 +503,110 @@ def test_korean_gc_asks_before_it_deletes(
     assert objects(world) == before
     (warning,) = [line for line in text_of(capsys).splitlines() if str(foreign) in line]
     assert warning.startswith("경고: ")
+
+
+def test_garbage_is_counted_and_sorted(world: Project) -> None:
+    """The largest first; of equal ones by path."""
+    store = Store(world.store)
+    partial = world.store / "partial"
+    sizes = {"copy-b": 500, "copy-a": 500, "bytes-1": 7}
+    for name, size in sizes.items():
+        (partial / name).write_bytes(b"x" * size)
+    os.link(partial / "copy-a", world.root / "linked")
+    work = mark_folder(partial / "work-1", "a sync")
+    marker = sum(file.stat().st_size for file in work.iterdir())
+    (work / "deep").mkdir()
+    (work / "deep" / "one").write_bytes(b"x" * 1000)
+    (work / "two").write_bytes(b"x" * 50)
+    os.link(work / "two", world.root / "linked too")
+    garbage = gc.find_garbage(world)
+    assert [
+        (item.kind, item.path.name, item.size, item.freed) for item in garbage.unreferenced
+    ] == [
+        (WORK, "work-1", 1050 + marker, 1000 + marker),
+        (DOWNLOAD, "copy-a", 500, 0),
+        (DOWNLOAD, "copy-b", 500, 500),
+        (OBJECT, sha256_bytes(LOOSE), len(LOOSE), len(LOOSE)),
+        (DOWNLOAD, "bytes-1", 7, 7),
+    ]
+    assert garbage.size == 1050 + marker + 1000 + len(LOOSE) + 7
+    assert garbage.freed == 1000 + marker + 500 + len(LOOSE) + 7
+    kept = objects(world) - {sha256_bytes(LOOSE)}
+    assert garbage.kept == len(kept)
+    assert garbage.kept_bytes == sum(store.path(sha256).stat().st_size for sha256 in kept)
+    done: list[int] = []
+    assert gc.remove_garbage(world, garbage, done.append) == garbage.freed
+    assert sorted(done) == sorted(item.size for item in garbage.unreferenced)
+    assert gc.find_garbage(world).unreferenced == () and os.listdir(partial) == []
+
+
+@pytest.mark.parametrize(("age", "goes"), [(-1, False), (0, False), (1, True)])
+def test_image_download_is_given_up_after_an_hour(
+    world: Project, monkeypatch: pytest.MonkeyPatch, age: int, goes: bool
+) -> None:
+    now = 1_750_000_000
+    monkeypatch.setattr(time, "time", lambda: float(now))
+    images, then = world.state / "images", now - gc.BUSY_SECONDS - age
+    filled = mark_folder(images / ("c" * 64), "a base image")
+    empty = images / ("d" * 64)
+    empty.mkdir()
+    touched = mark_folder(images / ("e" * 64), "a base image")
+    for folder in (filled, empty, touched):
+        for path in (*folder.iterdir(), folder):
+            os.utime(path, (then, then))
+    os.utime(touched, (now, now))  # a name in it changed, whatever the time of the file is
+    found = {item.path for item in gc.find_garbage(world).of(WORK)}
+    assert found == ({filled, empty} if goes else set())
+
+
+def test_only_locks_of_presets_count(world: Project) -> None:
+    for name in (".hidden.lock.json", "x.lock.json~", "notes.json"):
+        (world.presets / name).write_text("{")
+    (world.artifacts / "file").write_text("not a folder")
+    (world.artifacts / "empty").mkdir()
+    assert [item.path.name for item in gc.find_garbage(world).unreferenced] == [sha256_bytes(LOOSE)]
+
+
+def test_lock_in_a_hidden_copy_of_artifacts_counts(world: Project) -> None:
+    world.artifacts_of(PRESET).rename(world.artifacts / ".copy")
+    world.lock_file(PRESET).unlink()
+    assert [item.path.name for item in gc.find_garbage(world).unreferenced] == [sha256_bytes(LOOSE)]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("place", ["presets", "artifacts", "lock", "images", "partial"])
+def test_place_that_cannot_be_listed_stops_gc(
+    world: Project, monkeypatch: pytest.MonkeyPatch, place: str, number: int
+) -> None:
+    lock = world.lock_file(PRESET)
+    where = {
+        "presets": world.presets,
+        "artifacts": world.artifacts,
+        "lock": lock,
+        "images": world.state / "images",
+        "partial": world.store / "partial",
+    }[place]
+
+    def failing(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(path: Any = ".", *words: Any, **named: Any) -> Any:
+            if str(path) == str(where):
+                raise OSError(number, os.strerror(number), str(path))
+            return real(path, *words, **named)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("listdir", "scandir", "lstat"):
+        failing(name)
+    if place == "images" and number == errno.EACCES:
+        assert gc.find_garbage(world).foreign == ()
+    elif place == "partial" and number == errno.EACCES:
+        assert [fault.where for fault in gc.find_garbage(world).foreign] == [str(where)]
+    elif place in ("images", "partial"):
+        with pytest.raises(OSError, match="error"):
+            gc.find_garbage(world)
+    else:
+        with pytest.raises(LockError) as caught:
+            gc.find_garbage(world)
+        assert_error(caught.value, LockError, where=[str(where)])

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from gapforge.base.errors import UsageError, VerifyError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
 from gapforge.cli import main as cli
+from gapforge.store import inventory as inventories
 from gapforge.store import take_inventory
 from gapforge.store.inventory import (
     MAX_OBJECTS,
@@ -593,3 +595,182 @@ def test_korean_inventory_error(monkeypatch: pytest.MonkeyPatch) -> None:
         Inventory.parse("gapforge-inventory 2\n")
     lines = caught.value.render().splitlines()
     assert len(lines) == 4 and not any(line.isascii() for line in lines)
+
+
+# -- at the limits
+
+
+def test_digest_is_the_same_in_every_version() -> None:
+    """People compare it with one that another machine printed."""
+    assert short_digest("f" * 64) == "-".join([*["ZZZZ"] * 7, "ZZZ0"])
+    assert short_digest("0123456789abcdef" * 4) == "04HM-ASW9-NF6Y-Y093-8NKR-KAYD-XW0J-6HBS"
+    assert short_digest("8" + "0" * 63) == "-".join(["G000", *["0000"] * 6, "000G"])
+
+
+def test_limits_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventories, "MAX_OBJECTS", 2)
+    monkeypatch.setattr(inventories, "MAX_PRESETS", 2)
+    monkeypatch.setattr(inventories, "MAX_SIZE", 100)
+    full = Inventory.of("1", {"one": A, "two": B}, {A: 99, B: 1})
+    assert Inventory.parse(full.render()) == full
+    for presets, objects in (
+        ({"one": A, "two": B, "x": C}, {}),
+        ({}, {A: 0, B: 0, C: 0}),
+        ({}, {A: 100, B: 1}),
+    ):
+        with pytest.raises(ValueError, match="cannot hold"):
+            Inventory.of("1", presets, objects)
+    more = "".join(f"preset {name} {A}\n" for name in ("one", "three", "two"))
+    for text, at in ((body(head=more), 5), (body(f"{A} 101"), 3)):
+        with pytest.raises(VerifyError) as caught:
+            Inventory.parse(text)
+        (fault,) = caught.value.faults
+        assert values_of(fault.where)["line"] == at and values_of(fault.expected)["count"] in (
+            2,
+            100,
+        )
+    text = full.render()
+    monkeypatch.setattr(inventories, "MAX_BYTES", len(text))
+    assert Inventory.parse(text) == full
+    monkeypatch.setattr(inventories, "MAX_BYTES", len(text) - 1)
+    with pytest.raises(VerifyError):
+        Inventory.parse(text)
+
+
+def test_text_is_made_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventories, "_BLOCK", 2)
+    objects = {f"{number:064x}": number for number in range(5)}
+    made = Inventory.of("1", {}, objects)
+    rows = [f"{sha256} {size}\n" for sha256, size in objects.items()]
+    chunks = list(made.chunks())
+    assert chunks[3:-1] == [rows[0] + rows[1], rows[2] + rows[3], rows[4]]
+    assert "".join(chunks) == made.render()
+    assert chunks[-1] == f"sha256 {made.sha256}\n"
+    with pytest.raises(ValueError, match="SHA-256"):
+        made.size_of("x")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (body(f"{A} 1", f"{A} 1"), 5),
+        (body(f"{A} 1", f"{B} 1", total=1), 5),
+        (body(f"{A} 1", total=3), 4),
+        (body(f"{A} 1", count=2), 5),
+        (body(head=f"preset two {A}\npreset one {A}\n"), 4),
+        (SMALL.render() + "x", 10),
+        (SMALL.render()[:-2] + "0\n", 9),
+        (SMALL.render()[: -len("\n")] + " ", 9),
+        (SMALL.render()[:-80], 8),
+    ],
+)
+def test_refused_line_is_named(text: str, line: int, tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.write_text(text)
+    for read in (lambda: Inventory.parse(text), lambda: Inventory.read(file)):
+        with pytest.raises(VerifyError) as caught:
+            read()
+        (fault,) = caught.value.faults
+        assert values_of(fault.where)["line"] == line
+
+
+@pytest.mark.parametrize(("extra", "fits"), [(0, True), (1, False)])
+def test_long_line_is_not_read_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: int, fits: bool
+) -> None:
+    text = SMALL.render().replace("\n", "\r\n")
+    longest = max(len(line) for line in text.splitlines())
+    monkeypatch.setattr(inventories, "MAX_LINE", longest - extra)
+    file = tmp_path / "x"
+    file.write_bytes(text.encode())
+    for read in (lambda: Inventory.parse(text), lambda: Inventory.read(file)):
+        if fits:
+            assert read() == SMALL
+        else:
+            with pytest.raises(VerifyError):
+                read()
+
+
+def test_named_presets_are_read_alone(site: Project) -> None:
+    for name in ("other", "No preset"):
+        (site.artifacts / name).mkdir()
+        (site.artifacts / name / "lock.json").write_text("{}")
+        (site.artifacts / name / "lock.json.sig").write_text("sig")
+    Store(site.store).add_bytes(b"x")
+    (site.artifacts / "file").write_text("x")
+    took = take_inventory.take_inventory(site, [PRESET])
+    assert [name for name, _lock in took.inventory.presets] == [PRESET]
+    took = take_inventory.take_inventory(site)
+    assert [name for name, _lock in took.inventory.presets] == [PRESET, "other"]
+    assert sha256_bytes(b"sig") not in took.inventory, "a signature is no object"
+    document = took.to_json()
+    assert document["presets"][1] == {"preset": "other", "lock": sha256_bytes(b"{}")}
+    assert (document["read_files"], document["read_bytes"]) == (took.files, took.bytes)
+    assert document["objects"] == len(took.inventory) and document["ok"] is False
+
+
+def test_only_the_own_name_makes_an_object(site: Project) -> None:
+    """In its own folder, and with all of its checksum."""
+    hidden, data = site.artifacts / ".copy", b"in the wrong folder"
+    hidden.mkdir()
+    (hidden / "file").write_bytes(b"hidden")
+    objects = site.store / "sha256"
+    (objects / "zz").mkdir(parents=True)
+    (objects / "zz" / sha256_bytes(data)).write_bytes(data)
+    (objects / "ab").mkdir()
+    (objects / "ab" / "ab notes").write_bytes(b"notes")
+    took = take_inventory.take_inventory(site)
+    assert dict(took.inventory) == {**held(site), sha256_bytes(b"hidden"): 6}
+    assert [fault.where for fault in took.faults] == [
+        ".store/sha256/ab/ab notes",
+        f".store/sha256/zz/{sha256_bytes(data)}",
+    ]
+    assert len({(fault.problem, fault.expected) for fault in took.faults}) == 1
+
+
+def test_linked_lock_says_nothing(site: Project) -> None:
+    lock = site.artifacts_of(PRESET) / "lock.json"
+    lock.rename(site.root / "elsewhere")
+    lock.symlink_to(site.root / "elsewhere")
+    (site.artifacts_of(PRESET) / "requirements.txt").write_bytes(b"other")
+    took = take_inventory.take_inventory(site, [PRESET])
+    assert [fault.where for fault in took.faults] == [f"{PRESET}/lock.json"]
+    assert sha256_bytes(b"other") in took.inventory
+
+
+@pytest.mark.parametrize("data", [b"", b"x"])
+def test_file_that_vanishes_while_it_is_read_is_a_fault(
+    site: Project, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    file = site.artifacts_of(PRESET) / "new"
+    file.write_bytes(data)
+    real = take_inventory.hash_files
+
+    def hashed_and_gone(*words: Any) -> object:
+        found = real(*words)
+        file.unlink()
+        return found
+
+    monkeypatch.setattr(take_inventory, "hash_files", hashed_and_gone)
+    took = take_inventory.take_inventory(site, [PRESET])
+    assert [fault.where for fault in took.faults] == [f"{PRESET}/new"]
+    assert sha256_bytes(data) not in took.inventory
+
+
+def test_vanished_files_are_faults(site: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each for itself: they are not hard links to one file."""
+    real = take_inventory.find_files
+
+    def found_and_gone(folder: Path) -> object:
+        found = real(folder)
+        for name in ("requirements.txt", "debs/Packages"):
+            (folder / name).unlink()
+        return found
+
+    monkeypatch.setattr(take_inventory, "find_files", found_and_gone)
+    took = take_inventory.take_inventory(site, [PRESET])
+    assert {fault.where for fault in took.faults} == {
+        f"{PRESET}/requirements.txt",
+        f"{PRESET}/debs/Packages",
+    }
+    assert took.files == len(FILES), "with the lock and SHA256SUMS, without these two"

@@ -19,7 +19,6 @@ from servers import wheel
 from syncworld import sha
 
 ROOT = Path(__file__).resolve().parents[3]
-pytestmark = pytest.mark.every_python
 
 
 @pytest.fixture
@@ -54,6 +53,7 @@ def proof(folder: Path, preset: Preset, *wheels: Entry, python: str = "3.11.2") 
     return Proof(preset=preset, folder=folder, pip=pip, wheels=wheels, python=python)
 
 
+@pytest.mark.every_python
 def test_wheels_that_pip_installs_pass(
     tmp_path: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from gapforge.base.errors import FetchError, ResolveError, ToolError
 from gapforge.base.project import Project
 from gapforge.model import catalog as catalogs
 from gapforge.model import unresolved_item as items
-from gapforge.model.preset import Preset, load
+from gapforge.model.preset import Preset, load, parse
 from gapforge.model.unresolved_item import Reason
 from gapforge.sync import python_packages, target_python, uv_errors
 from gapforge.sync.network import Network, NoAnswerError
@@ -524,3 +524,42 @@ def test_catalog_has_the_torch_wheels_of_the_shipped_presets() -> None:
             if not any(name.startswith(prefix) for name in known):
                 unknown.append(f"{preset.name}: {prefix}")
     assert unknown == ["ubuntu22.04-cpu-torch2.5: torchvision-0.20.1+cpu-cp310-"]
+
+
+@pytest.mark.parametrize(
+    ("modules", "packages", "lacking"),
+    [
+        (["core", "python3"], ["tqdm"], ["numpy"]),
+        ([], [], ["numpy"]),  # without a list, all modules are built
+        (["core", "python3"], ["NumPy", "tqdm"], []),
+        (["core"], ["tqdm"], []),
+    ],
+)
+def test_packages_that_a_module_of_the_image_is_built_with(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    modules: list[str],
+    packages: list[str],
+    lacking: list[str],
+) -> None:
+    """OpenCV's build ended at the site without NumPy, which perhaps a dependency brings."""
+    raw = samples.raw_preset()
+    raw["opencv"]["modules"] = modules
+    raw["python"]["packages"] = ["tqdm==4.66.5"] if packages else []
+    found = [{"name": name} for name in packages]
+    monkeypatch.setattr(Resolver, "_compile", lambda *_words, **_named: found)
+    monkeypatch.setattr(Resolver, "_choose", lambda _self, _preset, package, _index: package)
+    project = Project(tmp_path, tmp_path)
+    resolver = Resolver(project=project, network=Network(), workdir=tmp_path)
+    chosen = parse(raw, samples.COMPONENTS)
+    if not lacking:
+        assert len(resolver.wheels(chosen)) == len(packages)
+        return
+    with pytest.raises(ResolveError) as error:
+        resolver.wheels(chosen)
+    assert_error(
+        error.value,
+        ResolveError,
+        where=lacking,
+        hint={"preset": raw["name"], "packages": ", ".join(lacking)},
+    )

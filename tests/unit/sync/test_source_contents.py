@@ -13,7 +13,7 @@ import pytest
 
 import samples
 from gapforge.base import limits
-from gapforge.base.errors import CompatibilityError, FetchError
+from gapforge.base.errors import CompatibilityError, FetchError, PresetError
 from gapforge.model import preset as presets
 from gapforge.model.preset import Preset
 from gapforge.model.source_versions import stated_versions
@@ -90,7 +90,7 @@ def check(source: str, file: Path, preset: Preset | None = None) -> list[str]:
     """Look into the archive. Return the notes."""
     notes: list[str] = []
     archive = Downloaded(source, file.name, file)
-    source_contents.check_versions(preset or reference(), [archive], notes.append)
+    source_contents.check_archives(preset or reference(), [archive], notes.append)
     return notes
 
 
@@ -130,6 +130,53 @@ def test_name_of_the_folder_tells_where_no_file_does(tmp_path: Path) -> None:
     notes = check("opencv-contrib", tar(tmp_path, {"opencv_contrib-4.x/README.md": "x"}))
     assert len(notes) == 1
     assert len(check("ffmpeg", tar(tmp_path, {"ffmpeg/README": "x"}))) == 1
+
+
+@pytest.mark.parametrize("folder", ["", "opencv-4.9", "opencv-4.9.0/opencv", "."])
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_archive_without_the_folder_that_is_built_is_refused(
+    tmp_path: Path, folder: str, kind: str
+) -> None:
+    """The name of another folder may have the right version; the build would end there."""
+    raw = samples.raw_preset()
+    raw["sources"]["opencv"]["folder"] = folder
+    if not folder:
+        del raw["sources"]["opencv"]["folder"]
+    members = {"opencv-4.9.0/": "", "opencv-4.9.0/README": "x"}
+    file = tar(tmp_path, members)
+    if kind == "zip":
+        file = tmp_path / "archive.zip"
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, text in members.items():
+                archive.writestr(name, text)
+    with pytest.raises(PresetError) as error:
+        check("opencv", file, presets.parse(raw, samples.COMPONENTS))
+    assert_error(error.value, PresetError, count=1, name=raw["name"], where=[file.name])
+    header = "modules/core/include/opencv2/core/version.hpp"
+    path = {"": f"opencv-4.9.0/{header}", ".": f"./{header}"}.get(folder, folder)
+    assert values_of(error.value.faults[0].problem) == {"path": path}
+
+
+def test_folder_is_looked_for_where_only_its_name_tells_the_version(tmp_path: Path) -> None:
+    raw = samples.raw_preset()
+    raw["sources"]["opencv-contrib"] = {**raw["sources"]["opencv"], "folder": "a-4.9.0/contrib"}
+    raw["opencv"]["contrib"] = True
+    preset = presets.parse(raw, samples.COMPONENTS)
+    before = {"a-4.9.0/": "", "a-4.9.0/other/x": "x"}
+    assert len(check("opencv-contrib", tar(tmp_path, {**before, "a-4.9.0/contrib/x": ""}), preset))
+    with pytest.raises(PresetError):
+        check("opencv-contrib", tar(tmp_path, before), preset)
+
+
+@pytest.mark.parametrize("folder", ["", "."])
+def test_archive_without_a_folder_at_the_top(tmp_path: Path, folder: str) -> None:
+    raw = samples.raw_preset()
+    raw["sources"]["opencv"].pop("folder")
+    if folder:
+        raw["sources"]["opencv"]["folder"] = folder
+    header = CONTENTS["opencv"][0].partition("/")[2]
+    file = tar(tmp_path, {"README": "x", header: OPENCV.format(minor=9)})
+    assert check("opencv", file, presets.parse(raw, samples.COMPONENTS)) == []
 
 
 def test_zip_and_the_folder_that_the_preset_names(tmp_path: Path) -> None:

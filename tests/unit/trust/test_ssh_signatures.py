@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bundles import RUN_ENV
+from gapforge.base import process
 from gapforge.base.errors import ToolError, TrustError, UsageError
 from gapforge.trust import ssh_signatures
 from gapforge.trust.ssh_signatures import (
@@ -549,3 +550,326 @@ def test_failed_signing_names_its_reason(
         ssh_signatures.sign(signing_key(alone), LOCK, [DATA])
     assert_error(caught.value, TrustError, file=alone)
     assert values_of(caught.value.message)["why"] and "ssh-add -l" in caught.value.hint
+
+
+# -- without ssh-keygen
+
+
+def blob(kind: str, *fields: bytes) -> bytes:
+    return b"".join(map(ssh_string, (kind.encode(), *fields)))
+
+
+RSA_2048 = b"\0" + b"\x80" + bytes(255)  # the smallest number of 2048 bits
+ED25519 = PublicKey("ssh-ed25519", blob("ssh-ed25519", b"k" * 32), "a comment")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "good"),
+    [
+        ("ssh-ed25519", (b"k" * 32,), True),
+        ("ssh-ed25519", (b"k" * 33,), False),
+        ("ssh-rsa", (b"\1\0\1", RSA_2048), True),
+        ("ssh-rsa", (b"\1\0\1", b"\x7f" + b"\xff" * 255), False),
+        ("ssh-rsa", (b"\1\0\1",), False),
+        ("ecdsa-sha2-nistp256", (b"nistp256", b"p"), True),
+        ("ecdsa-sha2-nistp384", (b"nistp384", b"p"), True),
+        ("ecdsa-sha2-nistp521", (b"nistp521", b"p"), True),
+        ("ecdsa-sha2-nistp521", (b"nistp256", b"p"), False),
+        ("sk-ssh-ed25519@openssh.com", (b"k" * 32, b"ssh:"), True),
+        ("sk-ssh-ed25519@openssh.com", (b"k" * 31, b"ssh:"), False),
+        ("sk-ecdsa-sha2-nistp256@openssh.com", (b"nistp256", b"p", b"ssh:"), True),
+        ("sk-ecdsa-sha2-nistp256@openssh.com", (b"nistp256", b"p"), False),
+        ("ssh-dss", (b"1",), False),
+    ],
+)
+def test_key_has_the_fields_of_its_kind(kind: str, fields: tuple[bytes, ...], good: bool) -> None:
+    text = f"{kind} {base64.b64encode(blob(kind, *fields)).decode()}"
+    if not good:
+        with pytest.raises(ValueError, match=r".{9}"):
+            parse_public(text)
+        return
+    key = parse_public(f"\t{text}\tof  me ")
+    assert key == PublicKey(kind, blob(kind, *fields), "of  me")
+    assert key.text == text and key.needs_touch is kind.startswith("sk-")
+
+
+def test_small_rsa_key_says_its_size() -> None:
+    with pytest.raises(ValueError, match="RSA") as caught:
+        parse_public(line("ssh-rsa", b"\1\0\1", b"\x7f" + b"\xff" * 255))
+    assert values_of(caught.value.args[0]) == {"bits": 2047, "minimum": 2048}
+    long = parse_public(GOOD + " " + "c" * 300).comment
+    assert long == "c" * 200
+
+
+def test_strings_of_ssh_fill_the_data() -> None:
+    fields = ssh_signatures._fields
+    sixteen = [bytes([n]) for n in range(16)]
+    data = b"".join(map(ssh_string, sixteen))
+    assert fields(data) == sixteen
+    with pytest.raises(ValueError, match="length"):
+        fields(data + ssh_string(b"17"))
+    assert fields(data, at_most=3) == sixteen[:3]
+    assert fields(ssh_string(b"")) == [b""]
+    for bad in (b"", data[:-1], data + b"\0"):
+        with pytest.raises(ValueError, match=r"length|truncated"):
+            fields(bad)
+    with pytest.raises(ValueError, match="length"):
+        fields(b"", at_most=1)
+
+
+def test_signature_of_exactly_the_limit_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rest = b"".join(map(ssh_string, [b"gapforge-lock", b"", b"sha512", b"sig"]))
+    good = armour(b"SSHSIG\0\0\0\1" + ssh_string(ED25519.blob) + rest)
+    (tmp_path / "x").write_bytes(good)
+    monkeypatch.setattr(ssh_signatures, "MAX_SIGNATURE", len(good))
+    read = ssh_signatures.read_signature(tmp_path / "x")
+    assert (read.data, read.namespace, read.key.blob) == (good, LOCK, ED25519.blob)
+    monkeypatch.setattr(ssh_signatures, "MAX_SIGNATURE", len(good) - 1)
+    for parse in (parse_signature, lambda _: ssh_signatures.read_signature(tmp_path / "x")):
+        with pytest.raises(BadSignature) as caught:
+            parse(good)
+        assert values_of(caught.value.args[0])
+    with pytest.raises(BadSignature) as caught:
+        parse_signature(b"x" * len(good))
+    assert values_of(caught.value.args[0]) == {"count": len(good) - 1}
+
+
+def private(*, cipher: bytes = b"none", key: PublicKey = ED25519) -> bytes:
+    """Return the begin of a private key in OpenSSH's format."""
+    head = b"".join(map(ssh_string, (cipher, b"none", b"")))
+    raw = b"openssh-key-v1\0" + head + (1).to_bytes(4, "big") + ssh_string(key.blob) + b"secret"
+    text = base64.encodebytes(raw)
+    return b"-----BEGIN OPENSSH PRIVATE KEY-----\n" + text + b"-----END OPENSSH PRIVATE KEY-----\n"
+
+
+def pem(kind: str, *lines: str) -> bytes:
+    body = "\n".join((*lines, "AAAA"))
+    return f"-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "passphrase", "has_public"),
+    [
+        (private(), False, True),
+        (private(cipher=b"aes256-ctr"), True, True),
+        (pem("RSA PRIVATE KEY"), False, False),
+        (pem("RSA PRIVATE KEY", "Proc-Type: 4,ENCRYPTED", ""), True, False),
+        (pem("PRIVATE KEY"), False, False),
+        (pem("ENCRYPTED PRIVATE KEY"), True, False),
+        (private()[:60] + b"-----END", True, False),
+    ],
+)
+def test_passphrase_is_known_from_the_file(
+    tmp_path: Path, data: bytes, passphrase: bool, has_public: bool
+) -> None:
+    file = tmp_path / "k"
+    file.write_bytes(data)
+    file.chmod(0o600)
+    assert ssh_signatures._has_passphrase(data) is passphrase
+    public = ssh_signatures._public_part(data)
+    assert (public is not None and public.blob == ED25519.blob) is has_public
+    pub(file).write_text(ED25519.text + " beside\n")
+    key = signing_key(file)
+    assert (key.file, key.has_passphrase, key.agent) == (file, passphrase, None)
+    assert key.public.blob == ED25519.blob and key.public.comment == "beside" * (not has_public)
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "refused"),
+    [
+        (0o600, 0, False),
+        (0o400, 0, False),
+        (0o640, 0, True),
+        (0o604, 0, True),
+        (0o610, 0, True),
+        (0o644, 1, False),  # ssh-keygen looks only at the user's own files
+    ],
+)
+def test_private_key_of_others_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, owner: int, refused: bool
+) -> None:
+    file = tmp_path / "k"
+    file.write_bytes(private())
+    file.chmod(mode)
+    user = os.stat(file).st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: user + owner)
+    if refused:
+        with pytest.raises(UsageError) as caught:
+            signing_key(file)
+        assert_error(caught.value, UsageError, file=file, mode=f"{mode:o}")
+    else:
+        assert signing_key(file).public.blob == ED25519.blob
+
+
+def test_public_key_file_contains_one_key(tmp_path: Path) -> None:
+    file = tmp_path / "k.pub"
+    text = ED25519.text
+    file.write_text(f"# mine\n\n \t \n{text} me\r\n")
+    assert ssh_signatures.read_public(file) == PublicKey(ED25519.kind, ED25519.blob, "me")
+    for content, count in ((f"{text}\n{text}\n", 2), ("# nothing\n", 0), ("", 0)):
+        file.write_text(content)
+        with pytest.raises(UsageError) as caught:
+            ssh_signatures.read_public(file)
+        assert_error(caught.value, UsageError, file=file, count=count)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError) as caught:
+        ssh_signatures.read_public(file)
+    assert_error(caught.value, UsageError, file=file)
+    file.write_text("x y\n")
+    with pytest.raises(UsageError) as caught:
+        ssh_signatures.read_public(file)
+    assert set(values_of(caught.value.message)) == {"file", "problem"}
+
+
+def answering(
+    monkeypatch: pytest.MonkeyPatch, code: int, output: str = "", errors: str = ""
+) -> list[tuple[tuple[str, ...], dict[str, object]]]:
+    """Replace ssh-keygen; return the list of its calls."""
+    calls: list[tuple[tuple[str, ...], dict[str, object]]] = []
+
+    def run(argv: list[str], **named: object) -> process.Result:
+        calls.append((tuple(argv), named))
+        return process.Result(tuple(argv), code, output, errors)
+
+    monkeypatch.setattr(process, "run", run)
+    return calls
+
+
+SIGNATURE = ssh_signatures.Signature(b"data", ED25519, LOCK)
+
+
+def test_verifier_is_called_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = answering(monkeypatch, 0)
+    assert ssh_signatures.made_by(SIGNATURE, DATA, BUNDLE) is None and calls == []
+    assert ssh_signatures.made_by(SIGNATURE, DATA, LOCK) == ED25519
+    allowed = Path("allowed")
+    assert ssh_signatures.verify_error(SIGNATURE, DATA, LOCK, allowed, "me") == ""
+    (one, named), (two, again) = calls
+    assert one[:6] == ("ssh-keygen", "-Y", "check-novalidate", "-n", LOCK, "-s")
+    assert two[:3] == ("ssh-keygen", "-Y", "verify")
+    assert two[3:10] == ("-f", "allowed", "-I", "me", "-n", LOCK, "-s")
+    assert named == again
+    assert named == {
+        "env": {"LC_ALL": "C"},
+        "stdin": DATA,
+        "check": False,
+        "timeout": 60.0,
+        "detached": True,
+    }
+    answering(monkeypatch, 1)
+    assert ssh_signatures.made_by(SIGNATURE, DATA, LOCK) is None
+
+
+@pytest.mark.parametrize(
+    ("output", "errors", "reason"),
+    [
+        ("out\n", " first\nsecond\n", "first"),
+        ("out\nmore\n", "\n", "out"),
+        ("", "x" * 300, "x" * 200),
+    ],
+)
+def test_reason_of_the_verifier_is_its_first_line(
+    monkeypatch: pytest.MonkeyPatch, output: str, errors: str, reason: str
+) -> None:
+    answering(monkeypatch, 255, output, errors)
+    assert ssh_signatures.verify_error(SIGNATURE, DATA, LOCK, Path("a"), "me") == reason
+    answering(monkeypatch, 255)
+    assert ssh_signatures.verify_error(SIGNATURE, DATA, LOCK, Path("a"), "me")
+
+
+@pytest.mark.parametrize(
+    ("output", "errors", "terminal", "values", "hint"),
+    [
+        ("", "Enter passphrase: incorrect passphrase supplied", True, {}, ""),
+        ("", "Enter passphrase: incorrect passphrase supplied", False, {}, "ssh-add /k; "),
+        ("", "first\nEnter passphrase: broken\n", True, {"why": "broken"}, "ssh-keygen -l -f /k"),
+        ("only out", "", True, {"why": "only out"}, "ssh-keygen -l -f /k"),
+        ("", "No private key found", True, {"why": "No private key found"}, "ssh-add -l"),
+        ("", "y" * 400, True, {"why": "y" * 300}, ""),
+        ("", "", True, {"why": "exit code 7"}, ""),
+    ],
+)
+def test_failed_signing_says_why(
+    output: str, errors: str, terminal: bool, values: dict[str, str], hint: str
+) -> None:
+    key = ssh_signatures.SigningKey(Path("/k"), ED25519)
+    done = process.Result(("ssh-keygen",), 7, output, errors)
+    error = ssh_signatures._cannot_sign(key, done, terminal)
+    assert {name: str(value) for name, value in values_of(error.message).items()} == {
+        "file": "/k",
+        **values,
+    }
+    assert hint in error.hint
+
+
+def test_sign_calls_ssh_keygen_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key = ssh_signatures.SigningKey(tmp_path / "k", ED25519)
+    calls = answering(monkeypatch, 0)
+    assert ssh_signatures.sign(key, LOCK, []) == [] and calls == []
+    monkeypatch.setattr(ssh_signatures, "at_terminal", lambda: True)
+    rest = b"".join(map(ssh_string, [b"gapforge-lock", b"", b"sha512", b"sig"]))
+    other = PublicKey("ssh-ed25519", blob("ssh-ed25519", b"x" * 32))
+    for signer in (ED25519, other):
+        made = armour(b"SSHSIG\0\0\0\1" + ssh_string(signer.blob) + rest)
+
+        def run(argv: list[str], made: bytes = made, **named: object) -> process.Result:
+            calls.append((tuple(argv), named))
+            for name in argv[8:]:
+                Path(f"{name}.sig").write_bytes(made)
+            return process.Result(tuple(argv), 0, "", "")
+
+        monkeypatch.setattr(process, "run", run)
+        if signer is other:
+            with pytest.raises(TrustError) as caught:
+                ssh_signatures.sign(key, LOCK, [b"1", b"2"])
+            assert_error(caught.value, TrustError, file=key.file, hint={"file": key.file})
+        else:
+            assert ssh_signatures.sign(key, LOCK, [b"1", b"2"]) == [made, made]
+    (argv, named), *_more = calls
+    assert argv[:8] == ("ssh-keygen", "-Y", "sign", "-q", "-f", str(key.file), "-n", LOCK)
+    assert [Path(name).name for name in argv[8:]] == ["0", "1"]
+    assert (named["check"], named["timeout"], named["detached"]) == (False, 600.0, False)
+
+
+@pytest.mark.parametrize(
+    ("foreground", "asks"), [(300_000, True), (300_001, False), (-1, False), (None, False)]
+)
+def test_only_the_foreground_asks_at_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, foreground: int | None, asks: bool
+) -> None:
+    opened, closed = [], []
+    real = os.open
+
+    def opens(path: str, flags: int) -> int:
+        assert path == "/dev/tty"
+        if foreground is None:
+            raise OSError("no terminal")
+        opened.append(real(os.devnull, flags))
+        return opened[-1]
+
+    def group(handle: int) -> int:
+        if foreground == -1:
+            raise OSError("closed")
+        return int(str(foreground))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", opens)
+        patch.setattr(os, "tcgetpgrp", group)
+        patch.setattr(os, "getpgrp", lambda: int("300000"))
+        close = os.close
+        patch.setattr(os, "close", lambda handle: (closed.append(handle), close(handle)))
+        assert ssh_signatures.at_terminal() is asks
+    assert closed == opened
+
+
+def test_environment_of_openssh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSH_ASKPASS_REQUIRE", raising=False)
+    key = ssh_signatures.SigningKey(Path("/k"), ED25519)
+    never = {"LC_ALL": "C", "SSH_ASKPASS_REQUIRE": "never"}
+    assert ssh_signatures.openssh_environment(key) == never
+    agent = ssh_signatures.SigningKey(Path("/k"), ED25519, agent=Path("/a"))
+    assert ssh_signatures.openssh_environment(agent) == {**never, "SSH_AUTH_SOCK": "/a"}
+    monkeypatch.setenv("SSH_ASKPASS_REQUIRE", "force")
+    assert ssh_signatures.openssh_environment(key)["SSH_ASKPASS_REQUIRE"] == "force"

@@ -118,6 +118,13 @@ def test_manual_answers_make_a_preset(place: Project) -> None:
     assert again == answers
 
 
+def test_each_answer_is_told_once(place: Project) -> None:
+    """Line by line, what was told before is not told again with other columns."""
+    screen = shown_until_end(place, "manual\n\n\n\n").splitlines()
+    assert len([line for line in screen if line.split() == ["preset", "manual"]]) == 1
+    assert len([line for line in screen if line.startswith("  base image")]) == 1
+
+
 def test_taken_name_gets_a_number(place: Project) -> None:
     first, _ = talk(place, "manual\n\n\n2.8.0\n\nwrite\n")
     second, _ = talk(place, "manual\n\n\n2.8.0\nnone\nwrite\n")

@@ -15,16 +15,16 @@ from gapforge.base.i18n import N_, _, pgettext
 from gapforge.base.process import quoted
 from gapforge.base.progress import StatusLine, human_bytes, human_time
 from gapforge.base.project import Project
-from gapforge.base.text import pad
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json, add_versions
 from gapforge.cli.build_prompts import ask
-from gapforge.cli.output import print_json, say, table, warn
+from gapforge.cli.output import print_json, say, show_rows, table, warn
 from gapforge.doctor.diagnose import before_build
 from gapforge.engine import detect
 from gapforge.image.build import build, build_request
 from gapforge.image.build_inputs import Inputs, Options, check_clock, read_inputs, verify_artifacts
 from gapforge.image.build_status import PLAIN_INTERVAL
+from gapforge.image.plan import Plan
 from gapforge.image.smoke_checks import CheckResult
 from gapforge.model import preset as preset_module
 from gapforge.model.preset import Preset
@@ -119,12 +119,27 @@ def run(args: argparse.Namespace, project: Project) -> int:
         print(read_regular(result.report, limits.STATE).decode("utf-8"), end="")
         return 0
     print_checks(result.checks)
-    print()
-    _print_row(_("image"), result.plan.tag)
-    _print_row(_("size"), human_bytes(result.size))
-    _print_row(_("time"), human_time(sum(result.seconds.values())))
-    _print_row(_("report"), str(result.report))
+    show_rows(
+        [
+            (_("image"), result.plan.tag),
+            (_("size"), human_bytes(result.size)),
+            (_("time"), human_time(sum(result.seconds.values()))),
+            (_("report"), str(result.report)),
+        ]
+    )
+    if not console.quiet():
+        print(_("next: ") + run_command(result.plan, preset, engine.info.host))
     return 0
+
+
+def run_command(plan: Plan, preset: Preset, host: str) -> str:
+    """Return the command that runs the image, in the engine at ``host`` ("" for the default)."""
+    words = ["docker", "run", "--rm", "--network", "none"]
+    if plan.type == "dev" or preset.application is None:  # a shell, or Python
+        words.append("-it")
+    if preset.cuda:
+        words += ["--gpus", "all"]
+    return quoted([*(["env", f"DOCKER_HOST={host}"] if host else []), *words, plan.tag])
 
 
 def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
@@ -182,35 +197,45 @@ def _dry_run(args: argparse.Namespace, project: Project, inputs: Inputs, options
     assignments = [f"{key}={value}" for key, value in env.items()]
     command = quoted(["env", *assignments, *argv]) if assignments else quoted(argv)
     if args.json:
-        print_json({**plan.to_json(), "command": command}, sort_keys=True)
+        document = {
+            **plan.to_json(),
+            "application_chosen_by": inputs.source.chosen_by if inputs.source else "",
+            "secrets_set": sorted(inputs.secrets.values),
+            "command": command,
+        }
+        print_json(document, sort_keys=True)
         return 0
-    _print_row(_("preset"), f"{plan.preset} ({plan.preset_sha256[:12]})")
-    _print_row(_("image"), f"{plan.tag} (--target {plan.target})")
-    for base in plan.bases:
-        _print_row(_("base"), f"{base.role}: {base.reference} → {base.name}")
-    for key, value in plan.build_args.items():
-        _print_row("build-arg", f"{key}={value}")
-    for secret in plan.secrets:
-        state = _("set") if secret.key in inputs.secrets.values else pgettext("summary", "not set")
-        _print_row(secret.passed, f"{secret.key} ({state})")
-    if inputs.source is not None:
-        _print_row(_("application"), f"{plan.application_folder} ({inputs.source.chosen_by_text})")
-    folders = Counter("/".join(file.path.split("/")[:2]) for file in plan.files)
-    for top, count in sorted(folders.items()):
-        _print_row(_("context"), f"{top} ({count})")
-    _print_row(_("smoke"), ", ".join(c["component"] for c in plan.smoke if c["enabled"]))
-    # A dry run writes nothing. A build creates what the command reads.
-    print(_("\n# works after a build has created the context and loaded the base images"))
+    if not console.quiet():
+        show_rows(_plan_rows(plan, inputs))
+        # A dry run writes nothing. A build creates what the command reads.
+        print(_("\n# works after a build has created the context and loaded the base images"))
     print(command)
     return 0
 
 
-def _print_row(label: str, text: str) -> None:
-    print(pad(label, 13) + text)
+def _plan_rows(plan: Plan, inputs: Inputs) -> list[tuple[str, str]]:
+    """Return the parts of a plan with their labels."""
+    rows = [
+        (_("preset"), f"{plan.preset} ({plan.preset_sha256[:12]})"),
+        (_("image"), f"{plan.tag} (--target {plan.target})"),
+        *((_("base"), f"{base.role}: {base.reference} → {base.name}") for base in plan.bases),
+        *(("build-arg", f"{key}={value}") for key, value in plan.build_args.items()),
+    ]
+    for secret in plan.secrets:
+        state = _("set") if secret.key in inputs.secrets.values else pgettext("summary", "not set")
+        rows.append((secret.passed, f"{secret.key} ({state})"))
+    if inputs.source is not None:
+        text = f"{plan.application_folder} ({inputs.source.chosen_by_text})"
+        rows.append((_("application"), text))
+    folders = Counter("/".join(file.path.split("/")[:2]) for file in plan.files)
+    context = ", ".join(f"{top} ({count})" for top, count in sorted(folders.items()))
+    smoke = ", ".join(check["component"] for check in plan.smoke if check["enabled"])
+    return [*rows, (_("context"), context), (_("smoke"), smoke)]
 
 
 def print_checks(checks: Sequence[CheckResult]) -> None:
-    """Print the results of the smoke checks as a table."""
+    """Print the results of the smoke checks as a table, with ``--quiet`` only the failed ones."""
+    shown = [check for check in checks if not (console.quiet() and check.ok)]
     rows = [
         (
             pgettext("check", "ok") if c.ok else _("FAIL"),
@@ -218,10 +243,10 @@ def print_checks(checks: Sequence[CheckResult]) -> None:
             c.title,
             (c.found if c.ok else f"{c.found} ≠ {c.expected}")[:100],
         )
-        for c in checks
+        for c in shown
     ]
     head = ("", _("component"), _("check"), _("found"))
-    for line in table(head, rows, verdicts=["ok" if c.ok else "fail" for c in checks]):
-        print(line)
+    if rows:
+        print("\n".join(table(head, rows, verdicts=["ok" if c.ok else "fail" for c in shown])))
     passed = sum(check.ok for check in checks)
     print(_("{passed} of {count} checks passed", passed=passed, count=len(checks)))

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from gapforge.base import console
 from gapforge.base.errors import (
     CompatibilityError,
     Fault,
@@ -181,7 +182,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
         )
         return code
     for report in reports:
-        _print(report)
+        if not console.quiet() or report.exit_code or report.problems:
+            _print(report)
     totals = _totals(reports)
     show(
         _(

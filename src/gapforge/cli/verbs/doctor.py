@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from gapforge.base import console
 from gapforge.base.errors import NotReadyError
 from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.project import Project
@@ -65,17 +66,25 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 
 def render(lines: Sequence[CheckResult]) -> str:
-    """Return the checks as a table, each with its action in a line below."""
+    """Return the checks as a table, each with its action in a line below.
+
+    With ``--quiet``, those that passed are left out.
+    """
     head = ("", _("what"), _("found"), _("needed"))
-    rows = [(_(_MARKS[line.status]), line.title, line.found, line.needed) for line in lines]
-    actions = [[f"→ {line.action}"] if line.action else [] for line in lines]
-    verdicts = [_VERDICTS[line.status] for line in lines]
-    text = table(head, rows, notes=actions, verdicts=verdicts)
+    shown = [line for line in lines if not console.quiet() or line.status != OK]
+    rows = [(_(_MARKS[line.status]), line.title, line.found, line.needed) for line in shown]
+    actions = [[f"→ {line.action}"] if line.action else [] for line in shown]
+    verdicts = [_VERDICTS[line.status] for line in shown]
+    text = table(head, rows, notes=actions, verdicts=verdicts) if rows else []
     ok, warnings, failed = _counts(lines).values()
-    total = _(
-        "{ok} ok, {warnings} warnings, {failed} failed", ok=ok, warnings=warnings, failed=failed
+    total = ngettext(
+        "{ok} ok, {count} warning, {failed} failed",
+        "{ok} ok, {count} warnings, {failed} failed",
+        warnings,
+        ok=ok,
+        failed=failed,
     )
-    return "\n".join([*text, "", total])
+    return "\n".join([*text, *([""] if text else []), total])
 
 
 def _counts(lines: Sequence[CheckResult]) -> dict[str, int]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
-from gapforge.cli.output import print_json, warn
+from gapforge.cli.output import print_json, show_table, warn
 from gapforge.store import gc, unfinished_imports
 from gapforge.store.gc import DOWNLOAD, OBJECT, WORK, Garbage, Unreferenced
 
@@ -38,29 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, project: Project) -> int:
     """Print what can be deleted, and delete it if that is confirmed. Return 0."""
     with gc.exclude_sync(project):
-        known = unfinished_imports.recorded_bundles(project.store)
-        if args.drop and args.drop not in known:
-            raise UsageError(
-                _(
-                    "--drop {bundle}: this bundle has no unfinished import (unfinished: {known})",
-                    bundle=args.drop,
-                    known=", ".join(known) or _("none"),
-                ),
-                hint="./gapforge gc",
-            )
+        _check_bundle(args.drop, project)
         garbage = gc.find_garbage(project, args.drop)
         if not args.json:
             _show(garbage)
         delete = bool(garbage.unreferenced or args.drop) and (
             args.yes or (not args.json and _confirmed())
         )
-        freed = 0
-        if delete:
-            if args.drop:
-                unfinished_imports.forget(project.store, args.drop)
-            quiet = args.json or not sys.stderr.isatty()
-            with Progress(_("removed"), garbage.size, quiet=quiet) as progress:
-                freed = gc.remove_garbage(project, garbage, progress.add)
+        freed = _delete(garbage, args, project) if delete else 0
     if args.json:
         print_json(_to_json(garbage, deleted=delete, freed=freed))
     elif delete:
@@ -69,6 +55,29 @@ def run(args: argparse.Namespace, project: Project) -> int:
         command = f"./gapforge gc --drop {args.drop} --yes" if args.drop else "./gapforge gc --yes"
         print(_("nothing was deleted; to delete: {command}", command=command))
     return 0
+
+
+def _check_bundle(bundle: str, project: Project) -> None:
+    """Raise UsageError unless the bundle to abandon is "" or has an unfinished import."""
+    known = unfinished_imports.recorded_bundles(project.store)
+    if bundle and bundle not in known:
+        raise UsageError(
+            _(
+                "--drop {bundle}: this bundle has no unfinished import (unfinished: {known})",
+                bundle=bundle,
+                known=", ".join(known) or _("none"),
+            ),
+            hint="./gapforge gc",
+        )
+
+
+def _delete(garbage: Garbage, args: argparse.Namespace, project: Project) -> int:
+    """Abandon the bundle of --drop and delete the garbage. Return the bytes that were freed."""
+    if args.drop:
+        unfinished_imports.forget(project.store, args.drop)
+    quiet = args.json or not sys.stderr.isatty()
+    with Progress(_("removed"), garbage.size, quiet=quiet) as progress:
+        return gc.remove_garbage(project, garbage, progress.add)
 
 
 def _confirmed() -> bool:
@@ -84,31 +93,24 @@ def _confirmed() -> bool:
 
 
 def _show(garbage: Garbage) -> None:
-    print(
-        _(
-            "used by locks and kept: {count} files, {size}",
-            count=garbage.kept,
-            size=human_bytes(garbage.kept_bytes),
-        )
-    )
-    if not garbage.unreferenced:
-        print(_("there is nothing to delete"))
     about = {
         OBJECT: _("files that no lock uses"),
         DOWNLOAD: _("unfinished downloads of files that no lock uses"),
         WORK: _("working folders of interrupted syncs"),
     }
+    totals = [(_("used by locks and kept"), str(garbage.kept), human_bytes(garbage.kept_bytes))]
+    largest: list[tuple[str, str]] = []
     for kind, title in about.items():
         items = garbage.of(kind)
-        if not items:
-            continue
-        count, size = len(items), human_bytes(sum(item.size for item in items))
-        print(f"{title}: {count}, {size}")
-        for item in items[:FEW]:
-            print(f"  {human_bytes(item.size):>9}  {_shown(item)}")
-        if len(items) > FEW:
-            size = human_bytes(sum(item.size for item in items[FEW:]))
-            print(f"  {size:>9}  " + _("the other {count}", count=len(items) - FEW))
+        if items:
+            totals.append((title, str(len(items)), _size(items)))
+        largest += [(human_bytes(item.size), _shown(item)) for item in items[:FEW]]
+        if rest := items[FEW:]:
+            largest.append((_size(rest), _("the other {count}", count=len(rest))))
+    show_table((_("what"), _("files"), _("size")), totals)
+    show_table((_("size"), _("to be deleted")), largest)
+    if not garbage.unreferenced:
+        print(_("there is nothing to delete"))
     if garbage.unreferenced:
         print(_("disk space to be freed: {size}", size=human_bytes(garbage.freed)))
     linked = [item for item in garbage.unreferenced if item.freed < item.size]
@@ -154,9 +156,14 @@ def _show(garbage: Garbage) -> None:
         warn(_("{where}: {problem}; not deleted", where=fault.where, problem=fault.problem))
 
 
+def _size(items: Sequence[Unreferenced]) -> str:
+    return human_bytes(sum(item.size for item in items))
+
+
 def _shown(item: Unreferenced) -> str:
+    """Return an object's checksum, or the folder and name of another file."""
     folder, name = item.path.parent.name, item.path.name
-    return f"sha256 {name}" if item.kind == OBJECT else f"{folder}/{name}"
+    return name if item.kind == OBJECT else f"{folder}/{name}"
 
 
 def _to_json(garbage: Garbage, *, deleted: bool, freed: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from gapforge.base.process import quoted
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_jobs, add_json, check_jobs, refuse_presets_with_all
-from gapforge.cli.output import print_error, print_json, warn
+from gapforge.cli.output import print_error, print_json, show_table, warn
 from gapforge.model.preset import names as preset_names
 from gapforge.model.schema import nearest
 from gapforge.store import take_inventory
@@ -175,6 +175,6 @@ def _is_inventory(file: Path) -> bool:
 def _show(inventory: Inventory, file: str) -> None:
     size, count = human_bytes(inventory.total), len(inventory)
     print(_("{file}: {count} files, {size}", file=file, count=count, size=size))
-    for name, sha256 in inventory.presets:
-        print(_("  {preset}  lock {sha256}", preset=name, sha256=sha256[:12]))
+    rows = [(name, sha256[:12]) for name, sha256 in inventory.presets]
+    show_table((_("preset"), _("lock")), rows)
     print(_("inventory digest: {digest}", digest=inventory.digest))

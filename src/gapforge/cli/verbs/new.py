@@ -17,13 +17,14 @@ from gapforge.base.text import whole_number
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json, add_versions
 from gapforge.cli.output import print_json, say, warn
-from gapforge.image.application_source import build_of, setting_key
+from gapforge.image.application_source import BUILD_SYSTEMS, build_of, setting_key
 from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
 from gapforge.model import preset_writer
 from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Preset
 from gapforge.model.preset_defaults import name_of_folder
+from gapforge.model.schema import nearest
 from gapforge.wizard.choices import NONE, Choices
 from gapforge.wizard.compose_preset import apply_overrides, summary_of, template_for, warnings_of
 
@@ -84,7 +85,14 @@ def run(args: argparse.Namespace, project: Project) -> int:
     warnings = warnings_of(preset, catalog)
     following = [f"./gapforge check {args.name}", f"./deps_sync.sh {args.name}"]
     if args.json:
-        print_json({"file": str(file), "warnings": warnings, "next": following})
+        document: dict[str, Any] = {"file": str(file), "warnings": warnings, "next": following}
+        if application is not None and source is not None:
+            document["source"] = {
+                "folder": str(source),
+                "copy_to": str(project.root / application["source"]),
+                "setting": setting_key(application["name"]),
+            }
+        print_json(document)
         return 0
     for text in warnings:
         warn(text)
@@ -150,30 +158,62 @@ def _application(
     nothing, or for a source that is no folder.
     """
     if args.app_source == NONE:
-        for key in ("app_name", "app_build", "command", "check"):
-            if getattr(args, key):
-                flag = "--" + key.replace("_", "-")
-                raise UsageError(
-                    _("{flag} is for an application", flag=flag), hint=_("--app-source DIR")
-                )
+        _refuse_options_of_application(args)
         return None, None
-    source = given_path(args.app_source).absolute() if args.app_source else None
-    if source is not None and not source.is_dir():
-        raise UsageError(_("{folder} is not a folder", folder=source), hint=_("--app-source DIR"))
+    source = _source_folder(args)
     name = args.app_name or (name_of_folder(source.name) if source else "") or args.name
-    inside = source is not None and real_path(project.root) in real_path(source).parents
-    if source is not None and inside:
-        folder = real_path(source).relative_to(real_path(project.root)).as_posix()
-    else:
-        folder = f"apps/{name}"
-    application: dict[str, Any] = {"name": name, "source": folder}
-    build = args.app_build or (build_of(source) if source else "")
-    if build and build != "cmake":
+    inside = _path_inside(project, source)
+    application: dict[str, Any] = {"name": name, "source": inside or f"apps/{name}"}
+    build = _build_system(args, source)
+    if build != "cmake":
         application["build"] = build
     for key in ("command", "check"):
         if text := getattr(args, key):
             application[key] = _words(f"--{key}", text)
     return application, None if inside else source
+
+
+def _refuse_options_of_application(args: argparse.Namespace) -> None:
+    """Raise UsageError for an option that says something about the application."""
+    for key in ("app_name", "app_build", "command", "check"):
+        if getattr(args, key):
+            flag = "--" + key.replace("_", "-")
+            raise UsageError(
+                _("{flag} is for an application", flag=flag), hint=_("--app-source DIR")
+            )
+
+
+def _source_folder(args: argparse.Namespace) -> Path | None:
+    """Return the folder of --app-source. Raise UsageError if it is none."""
+    if not args.app_source:
+        return None
+    source = given_path(args.app_source).absolute()
+    if not source.is_dir():
+        raise UsageError(_("{folder} is not a folder", folder=source), hint=_("--app-source DIR"))
+    return source
+
+
+def _path_inside(project: Project, source: Path | None) -> str:
+    """Return a folder relative to the project, "" if it is not inside."""
+    root = real_path(project.root)
+    if source is None or root not in real_path(source).parents:
+        return ""
+    return real_path(source).relative_to(root).as_posix()
+
+
+def _build_system(args: argparse.Namespace, source: Path | None) -> str:
+    """Return --app-build, else what the files of the source say. Raise UsageError for another."""
+    build = args.app_build or (build_of(source) if source else "cmake")
+    if build not in BUILD_SYSTEMS and not build.startswith("./"):
+        raise UsageError(
+            _(
+                '--app-build "{build}" is no build system{nearest}',
+                build=build,
+                nearest=nearest(build, BUILD_SYSTEMS),
+            ),
+            hint=_("{names}, or a script such as ./build.sh", names=", ".join(BUILD_SYSTEMS)),
+        )
+    return str(build)
 
 
 def _words(flag: str, text: str) -> list[str]:

@@ -6,6 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from gapforge.base import console
 from gapforge.base.errors import FetchError, LockError
 from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
@@ -97,14 +98,18 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 
 def render(updates: CompatibleUpdates) -> str:
-    """Return the components as a table, with reasons in the lines below a component."""
+    """Return the components as a table, with reasons in the lines below a component.
+
+    With ``--quiet``, those that are current are left out.
+    """
     words = {
         "current": _("current"),
         "outdated": _("newer"),
         "held": _("held"),
         "unknown": _("unknown"),
     }
-    head = (_("component"), _("has"), _("newest"), _("fits"), _("together"), "")
+    shown = [c for c in updates.items if not console.quiet() or c.status != "current"]
+    head = (_("component"), _("has"), _("newest"), _("fits"), _("together"), _("state"))
     rows = [
         (
             c.name,
@@ -114,10 +119,10 @@ def render(updates: CompatibleUpdates) -> str:
             updates.together.get(c.name, "-"),
             words[c.status],
         )
-        for c in updates.items
+        for c in shown
     ]
-    reasons = [list(dict.fromkeys(filter(None, (c.why, c.note, c.problem)))) for c in updates.items]
-    return "\n".join(table(head, rows, notes=reasons))
+    reasons = [list(dict.fromkeys(filter(None, (c.why, c.note, c.problem)))) for c in shown]
+    return "\n".join(table(head, rows, notes=reasons) if rows else [_("all are current")])
 
 
 def _written(target: Path) -> str:

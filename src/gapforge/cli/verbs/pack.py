@@ -33,7 +33,7 @@ from gapforge.bundle.volume_plan import Plan, make_plan
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.custody_pages import add_operator, operator_of, write_pages
-from gapforge.cli.output import print_json, say, warn
+from gapforge.cli.output import print_json, say, show, show_table, warn
 from gapforge.model import preset as presets
 from gapforge.trust import private_ssh_agent, ssh_signatures
 from gapforge.trust.ssh_signatures import SigningKey
@@ -267,27 +267,30 @@ def _tool(plan: Plan) -> dict[str, Any] | None:
 
 def _show(plan: Plan, folders: Mapping[int, Path], speed: int) -> None:
     sizes = [plan.size(number) for number in range(1, len(plan.volumes) + 1)]
-    print(
-        _(
-            "bundle {bundle} ({presets}): {objects} objects in {volumes} volumes, {size}",
+    show(
+        ngettext(
+            "bundle {bundle} ({presets}): {objects} objects in {count} volume, {size}",
+            "bundle {bundle} ({presets}): {objects} objects in {count} volumes, {size}",
+            len(sizes),
             bundle=plan.bundle,
             presets=", ".join(view.preset for view in plan.presets),
             objects=len(plan.parts),
-            volumes=len(sizes),
             size=human_bytes(sum(sizes)),
         )
     )
     if tool := _tool(plan):
         packed = human_bytes(tool["bytes"]) if tool["bytes"] else _("omitted; the site has it")
-        print(_("repository of gapforge, {sha256}: {size}", sha256=plan.tool[:12], size=packed))
-    for number, size in enumerate(sizes, 1):
-        where = f"  -> {folders[number]}" if number in folders else ""
-        print(f"  {human_bytes(size):>9}  {volume_name(plan.bundle, number)}{where}")
+        show(_("repository of gapforge, {sha256}: {size}", sha256=plan.tool[:12], size=packed))
+    rows = [
+        (volume_name(plan.bundle, number), human_bytes(size), str(folders.get(number, "")))
+        for number, size in enumerate(sizes, 1)
+    ]
+    show_table((_("volume"), _("size"), _("folder") if folders else ""), rows)
     if not folders and (needed := count_media(plan)):
         choices = [
             _("{count} of {size} GB", count=count, size=size // 10**9) for size, count in needed
         ]
-        print(_("media needed: {choices}", choices=_(", or ").join(choices)))
+        show(_("media needed: {choices}", choices=_(", or ").join(choices)))
     if speed:
         duration = human_time(sum(sizes) / speed)
         print(_("{duration} at {speed}/s", duration=duration, speed=human_bytes(speed)))

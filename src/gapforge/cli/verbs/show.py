@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gapforge.base.errors import LockError
 from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
-from gapforge.base.text import wrap
 from gapforge.cli.argument_parser import add_json
-from gapforge.cli.output import print_json
+from gapforge.cli.output import print_json, show
+from gapforge.image.report import needed_libraries
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
-from gapforge.model.build_packages import Reason
+from gapforge.model.build_packages import BuilderPackage, Reason, bare_name
+from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
 from gapforge.model.preset_defaults import CATALOG, DEFAULT
 
@@ -28,15 +28,17 @@ EXAMPLES = (
 )
 
 _HEADER = ("$schema", "format", "name")
-_PACKAGES = "apt.builder"
+_RUNTIME = "apt.runtime"
+_PACKAGES = {"apt.builder": "builder_packages", _RUNTIME: "runtime_packages"}
 
 
 @dataclass(frozen=True)
 class Value:
     """A value of a preset, the path of its keys, and where it comes from.
 
-    ``origin`` is "preset", "default", "catalog", "component", "option" or "lock"; ``of`` names the
-    component, with the option and its value, or is "".
+    ``origin`` is "preset", "default", "catalog", "component", "option", "archive", "lock",
+    "candidate" or "build". ``of`` names the component, with the option and its value or the
+    archive, or a file of the last build and the library that it needs, or is "".
     """
 
     path: str
@@ -60,16 +62,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, project: Project) -> int:
     """Print the preset and return 0."""
     preset = presets.find(project.presets, args.preset)
-    values = [*_values(preset), _epoch(preset, project)]
+    try:
+        lock = locks.load_matching(project.lock_file(preset.name), preset)
+    except LockError:
+        lock = None
+    values = [*_values(preset), _epoch(preset, lock), *_derived(project, preset, lock)]
     values.sort(key=lambda value: value.path)
     if args.json:
         print_json({"preset": preset.name, "values": [value.to_json() for value in values]})
         return 0
-    columns = shutil.get_terminal_size().columns
     print(preset.name)
     for value in values:
-        first, *rest = wrap(f"{value.path}: {_shown(value.value)}  ({_origin(value)})", columns - 4)
-        print("\n    ".join((first, *rest)))
+        show(f"{value.path}: {_shown(value.value)}  ({_origin(value)})")
     return 0
 
 
@@ -84,16 +88,37 @@ def _values(preset: Preset) -> Iterator[Value]:
         for name, value in options.values.items():
             if name not in written:
                 yield Value(f"{path}.{name}", value, "component", path.rsplit(".", 1)[-1])
-    by_reason: dict[Reason, list[str]] = {}
-    for package in preset.builder_packages:
-        by_reason.setdefault(package.reasons[0], []).append(package.name)
-    for reason, names in by_reason.items():
-        of = " ".join(filter(None, (reason.component, reason.option, reason.value)))
-        yield Value(_PACKAGES, names, reason.kind, of)
+    for key, attribute in _PACKAGES.items():
+        by_reason: dict[Reason, list[str]] = {}
+        packages: Sequence[BuilderPackage] = getattr(preset, attribute)
+        if not packages:
+            yield Value(key, [], _origin_of(preset, f"$.{key}"))
+        for package in packages:
+            by_reason.setdefault(package.reasons[0], []).append(package.name)
+        for reason, names in by_reason.items():
+            of = " ".join(filter(None, (reason.component, reason.option, reason.value)))
+            yield Value(key, names, reason.kind, of)
+
+
+def _derived(project: Project, preset: Preset, lock: Lock | None) -> Iterator[Value]:
+    """Yield the packages of the runtime image that nothing names: the other .debs of the lock.
+
+    A build installs those that named packages depend on, and those of the libraries that files
+    need. If the last one here was of this lock, its report says which file needs which library.
+    """
+    if lock is None:
+        return
+    named = {bare_name(package) for package in preset.debs("runtime")}
+    names = {entry.name for entry in lock.of("deb") if "runtime" in entry.roles} - named
+    needed = needed_libraries(project.dist_of(preset.name) / "runtime", preset, lock)
+    for name in sorted(names & needed.keys()):
+        yield Value(_RUNTIME, [name], "build", " ".join(needed[name]))
+    if rest := sorted(names - needed.keys()):
+        yield Value(_RUNTIME, rest, "candidate")
 
 
 def _leaves(path: str, value: Any, origin: str, preset: Preset) -> Iterator[Value]:
-    if path == _PACKAGES:
+    if path in _PACKAGES:
         return  # named with their reasons
     if not isinstance(value, Mapping) or not value:
         yield Value(path, value, origin)
@@ -107,14 +132,10 @@ def _origin_of(preset: Preset, path: str) -> str:
     return preset.origins.get(path, "preset")
 
 
-def _epoch(preset: Preset, project: Project) -> Value:
+def _epoch(preset: Preset, lock: Lock | None) -> Value:
     """Return the epoch: of the preset, or of its lock; None until it is locked."""
     if preset.epoch is not None:
         return Value("epoch", preset.epoch, "preset")
-    try:
-        lock = locks.load_matching(project.lock_file(preset.name), preset)
-    except LockError:
-        lock = None
     return Value("epoch", locks.epoch_of(preset, lock.epoch) if lock else None, "lock")
 
 
@@ -129,12 +150,16 @@ def _shown(value: Any) -> str:
 
 def _origin(value: Value) -> str:
     """Return where a value comes from, in the reader's language."""
+    file, _space, library = value.of.rpartition(" ")
     words = {
         "preset": _("preset"),
         DEFAULT: _("default"),
         CATALOG: _("catalog"),
         "component": _("component {of}", of=value.of),
         "option": _("option {of}", of=value.of),
-        "lock": _("lock"),
+        "archive": _("unpacks {of}", of=value.of),
+        "lock": _("lock") if value.value is not None else _("lock, of which there is none yet"),
+        "candidate": _("lock: a build installs those that a package or a file needs"),
+        "build": _("last build: {file} needs {library}", file=file, library=library),
     }
     return words[value.origin]

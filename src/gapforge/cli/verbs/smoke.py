@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from gapforge.base.errors import EngineError, UsageError
+from gapforge.base.errors import EngineError, SmokeError, UsageError
 from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json
-from gapforge.cli.output import print_json
+from gapforge.cli.output import print_error, print_json
 from gapforge.cli.verbs.build import print_checks
 from gapforge.engine import detect
 from gapforge.image import smoke_checks
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Print every result and return 0. Raise SmokeError if a check failed."""
+    """Print every result. Return 0, or 12 if a check failed."""
     environment_defaults.text_default(args, "--preset", "--type", "--engine")
     environment_defaults.one_of(args.type, ("runtime", "dev"), "--type", "smoke")
     environment_defaults.one_of(args.engine, detect.NAMES, "--engine", "smoke")
@@ -49,9 +49,18 @@ def run(args: argparse.Namespace, project: Project) -> int:
             hint=f"python3 build.py --preset {preset.name} --type {options.type} --non-interactive",
         )
     checks = smoke_checks.run_checks(engine, image_ids[0], plan.smoke, project.components)
+    error: SmokeError | None = None
+    try:
+        smoke_checks.raise_for_failures(checks, image)
+    except SmokeError as failed:
+        error = failed
     if args.json:
-        print_json({"image": image, "checks": [check.to_json() for check in checks]})
+        document = {"image": image, "checks": [check.to_json() for check in checks]}
+        problem = error.to_json() if error else {}
+        print_json({"ok": error is None, **document, **problem})
     else:
         print_checks(checks)
-    smoke_checks.raise_for_failures(checks, image)
-    return 0
+    if error is None:
+        return 0
+    print_error(error)
+    return error.exit_code

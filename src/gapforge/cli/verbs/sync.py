@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from gapforge.base import console
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _
 from gapforge.base.process import quoted
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
-from gapforge.base.text import pad, width
 from gapforge.cli.argument_parser import add_json
-from gapforge.cli.output import copies_note, print_json, warn, warn_unexpected
+from gapforge.cli.output import copies_note, print_json, show, table, warn, warn_unexpected
 from gapforge.image import build_inputs
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
@@ -66,6 +67,18 @@ def run(args: argparse.Namespace, project: Project) -> int:
     network = Network.from_environment().with_credentials(project.env_file)
     for warning in network.credentials.warnings:
         warn(warning)
+    wanted = _wanted(args, project)
+    if args.dry_run:
+        documents = [_dry_run(preset, project, args) for preset in wanted]
+    else:
+        documents = _sync(wanted, project, network, args)
+    if args.json:
+        print_json({"ok": True, "presets": documents})
+    return 0
+
+
+def _wanted(args: argparse.Namespace, project: Project) -> list[Preset]:
+    """Return the presets to sync. Raise UsageError for none, or for flags that do not fit."""
     names = presets.names(project.presets) if args.all else list(dict.fromkeys(args.presets))
     if not names:
         raise UsageError(_("sync needs a preset"), hint="./gapforge list; ./deps_sync.sh PRESET")
@@ -77,33 +90,34 @@ def run(args: argparse.Namespace, project: Project) -> int:
         )
     if args.provided is not None and not args.provided.is_dir():
         raise source_archives.not_a_folder(args.provided)
-    for preset in () if args.dry_run else wanted:
-        build_inputs.check_project(project, preset)
-    documents = []
-    copies = copied = 0
+    return wanted
+
+
+def _sync(
+    wanted: Sequence[Preset], project: Project, network: Network, args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Sync each preset, or write its lock, and print what came of it. Return it as JSON."""
     for preset in wanted:
-        if args.dry_run:
-            documents.append(_dry_run(preset, project, args))
-            continue
-        options = Options(update=args.update, provided=args.provided, quiet=args.json)
-        outcome = (lock_only.pin if args.lock_only else syncing.sync)(
-            preset, project, network, options
-        )
-        documents.append(outcome.to_json())
-        copies, copied = copies + outcome.copies, copied + outcome.copied
+        build_inputs.check_project(project, preset)
+    pin = lock_only.pin if args.lock_only else syncing.sync
+    report = _report_lock if args.lock_only else _report
+    options = Options(update=args.update, provided=args.provided, quiet=args.json)
+    outcomes = []
+    for preset in wanted:
+        outcome = pin(preset, project, network, options)
+        outcomes.append(outcome)
         if not args.json:
-            (_report_lock if args.lock_only else _report)(outcome)
+            report(outcome)
+    copies = sum(outcome.copies for outcome in outcomes)
     if copies and not args.json:
-        print(copies_note(copies, copied))
-    if args.json:
-        print_json({"ok": True, "presets": documents})
-    return 0
+        print(copies_note(copies, sum(outcome.copied for outcome in outcomes)))
+    return [outcome.to_json() for outcome in outcomes]
 
 
 def _report_lock(outcome: Outcome) -> None:
     lock = outcome.lock
     size = human_bytes(lock.size)
-    print(
+    show(
         _(
             "{preset}: presets/{preset}.lock.json pins {count} files, {size}",
             preset=lock.preset,
@@ -116,7 +130,7 @@ def _report_lock(outcome: Outcome) -> None:
         names_by_reason.setdefault((item.kind, item.reason), []).append(item.name)
     for (kind, reason), names in names_by_reason.items():
         more = _(" and {count} more", count=len(names) - FEW) if names[FEW:] else ""
-        print(f"  {kind} {', '.join(names[:FEW])}{more}\n      {reason.message()}")
+        show(f"  {kind} {', '.join(names[:FEW])}{more}\n      {reason.message()}")
     if lock.unresolved:
         print(
             _(
@@ -130,7 +144,7 @@ def _report_lock(outcome: Outcome) -> None:
 
 def _report(outcome: Outcome) -> None:
     for line in outcome.changes.lines() if outcome.resolved else ():
-        print(line)
+        show(line)
     if outcome.resolved and not outcome.changes:
         print(_("nothing changed"))
     print(
@@ -147,7 +161,7 @@ def _report(outcome: Outcome) -> None:
         warn_unexpected(outcome.artifacts / path)
 
 
-def _dry_run(preset: Preset, project: Project, args: argparse.Namespace) -> dict[str, object]:
+def _dry_run(preset: Preset, project: Project, args: argparse.Namespace) -> dict[str, Any]:
     """Show what a sync would download, without a network. With a current lock it is exact."""
     lock = None if args.update else locks.load_matching(project.lock_file(preset.name), preset)
     preview = download_preview.preview(preset, lock, known_sizes.read_known_sizes(project))
@@ -160,22 +174,12 @@ def _dry_run(preset: Preset, project: Project, args: argparse.Namespace) -> dict
 def _print_preview(preview: download_preview.Preview, unresolved: Sequence[ToResolve]) -> None:
     preset = preview.preset
     if preview.locked and not preview.exact:
-        print(_("{preset}: partial lock; sync resolves the rest. Known now:", preset=preset))
+        show(_("{preset}: partial lock; sync resolves the rest. Known now:", preset=preset))
     elif not preview.exact:
-        print(_("{preset}: no current lock; sync resolves first. From the preset:", preset=preset))
-    have, get = _("have"), _("get")
-    column = max(width(have), width(get))
-    indent = " " * (2 + 9 + 2 + column + 4)
-    for item in preview.items:
-        size = "-" if item.size is None else human_bytes(item.size)
-        state = pad(have if item.stored else get, column)
-        name = item.name if preview.exact or "/" in item.name else f"{item.kind} {item.name}"
-        print(f"  {size:>9}  {state}  {name}  <- {item.where[0]}")
-        for other in item.where[1:]:
-            print(indent + _("or {address}", address=other))
-        if item.note:
-            print(indent + item.note)
-    print(
+        show(_("{preset}: no current lock; sync resolves first. From the preset:", preset=preset))
+    if not console.quiet():
+        _print_files(preview)
+    show(
         _(
             "{preset}: {count} files, {total}; to download: {missing}",
             preset=preset,
@@ -194,4 +198,18 @@ def _print_preview(preview: download_preview.Preview, unresolved: Sequence[ToRes
     )
     if unresolved:
         items = counts(item.kind for item in unresolved)
-        print(_("still to be resolved by sync: {items}, and their dependencies", items=items))
+        show(_("still to be resolved by sync: {items}, and their dependencies", items=items))
+
+
+def _print_files(preview: download_preview.Preview) -> None:
+    """Print the files with their sizes below the address that they come from."""
+    groups: dict[tuple[str, ...], list[tuple[str, str, str]]] = {}
+    for item in preview.items:
+        others = [_("or {address}", address=other) for other in item.where[1:]]
+        size = "-" if item.size is None else human_bytes(item.size)
+        name = item.name if preview.exact or "/" in item.name else f"{item.kind} {item.name}"
+        row = (_("have") if item.stored else _("get"), size, name)
+        groups.setdefault((item.where[0], *others, item.note), []).append(row)
+    for (address, *others), rows in groups.items():
+        show("\n    ".join((address, *filter(None, others))))
+        print("\n".join(table(("", "", ""), rows, indent=2)))

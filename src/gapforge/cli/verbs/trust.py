@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from gapforge.base import console
 from gapforge.base.errors import UsageError
 from gapforge.base.files import given_path
 from gapforge.base.i18n import N_, _, ngettext
@@ -14,7 +15,7 @@ from gapforge.base.project import Project
 from gapforge.bundle.sign_bundle import sign_lock
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json
-from gapforge.cli.output import print_json, say
+from gapforge.cli.output import print_json, say, table
 from gapforge.model import preset as presets
 from gapforge.trust import ssh_signatures, trusted_signers
 from gapforge.trust.ssh_signatures import KINDS, PublicKey
@@ -66,10 +67,10 @@ def run(args: argparse.Namespace, project: Project) -> int:
         # Not by reading the file: load() refuses a list that was lost.
         signers = trusted_signers.load(project).signers
         document["signers"] = [_json(signer) for signer in signers]
-        lines = [
-            f"{signer.name}  {signer.key.fingerprint}  ({signer.key.kind})" for signer in signers
-        ]
-        lines = lines or [_no_signers()]
+        head = (_("signer"), _("fingerprint"), _("kind of key"))
+        rows = [(signer.name, signer.key.fingerprint, signer.key.kind) for signer in signers]
+        shown = [name for name, *_rest in rows] if console.quiet() else table(head, rows)
+        lines = shown if rows else [_no_signers()]
     elif args.action == "add":
         key = _key(_only(args, 1, "./gapforge trust add KEY"))
         name = args.name if args.name is not None else _name(key)
