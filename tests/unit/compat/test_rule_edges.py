@@ -14,6 +14,7 @@ import samples
 from gapforge.compat import (
     base_image,
     driver,
+    ffmpeg,
     gpus,
     host_compiler,
     opencv,
@@ -308,6 +309,28 @@ def test_only_what_nvcc_compiles_is_judged(configure: list[str], judged: bool) -
     assert [values_of(f.reason)["used"] for f in found] == [used] * judged
 
 
+@pytest.mark.parametrize(
+    ("version", "cuda", "fails"),
+    [
+        ("4.2", "11.8", True),
+        ("4.3.9", "12.1", True),
+        ("4.4", "11.8", False),
+        ("4.1.9", "11.8", False),
+        ("4.2", "11.7", False),
+    ],
+)
+def test_default_architecture_of_ffmpeg_must_be_in_cuda(
+    version: str, cuda: str, fails: bool
+) -> None:
+    catalog = replace(CATALOG, nvcc_default=(("4.2", "4.4", "3.0", "11.8"),))
+    raw = stack(ffmpeg__version=version, cuda=cuda, opencv=None, pytorch=None, tensorrt=None)
+    raw["ffmpeg"]["configure"] = ["--enable-cuda-nvcc"]
+    found = ffmpeg.check(parse(raw, samples.COMPONENTS), catalog)
+    assert [values_of(f.reason) for f in found if f.rule == "ffmpeg-nvcc"] == [
+        {"version": version, "compute": "30", "cuda": cuda}
+    ] * fails
+
+
 # -- base image
 
 
@@ -461,14 +484,14 @@ def opencv_told(catalog: Any = CATALOG, **changes: Any) -> list[tuple[str, Mappi
 
 def test_opencv_fails_with_the_newest_ffmpeg_that_it_cannot_build() -> None:
     catalog = replace(CATALOG, opencv_ffmpeg_fails=(("5.0", "4.9.0"), ("6.0", "4.6.0")))
-    for version, ffmpeg, fails in (
+    for version, newest, fails in (
         ("4.4.0", "6.1", "6.0"),
         ("4.6.0", "6.0", "6.0"),
         ("4.6.1", "6.0", "5.0"),
         ("4.5.5", "5.1", "5.0"),
     ):
         told = opencv_told(
-            catalog, opencv__version=version, ffmpeg__version=ffmpeg, opencv__cuda=False
+            catalog, opencv__version=version, ffmpeg__version=newest, opencv__cuda=False
         )
         assert ("error", {"version": version, "fails": fails}) in told
     told = opencv_told(catalog, opencv__version="4.9.1", ffmpeg__version="6.1", opencv__cuda=False)
