@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,11 @@ class Block:
     code: int = 0
     file: str = ""
 
+    @property
+    def commands(self) -> list[str]:
+        """The commands of the block, each as it is written on the page."""
+        return re.findall(r"^(?:.*\\\n)*.+", self.text, re.MULTILINE) if self.place else []
+
 
 def blocks(path: str) -> list[Block]:
     """Return the blocks of a page in its order. Every block must have a mark."""
@@ -41,6 +49,41 @@ def blocks(path: str) -> list[Block]:
         found.append(Block(text=text, place=place or "", code=int(code or 0), file=file or ""))
     assert found
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """What a command printed on both streams, its exit code, and its duration."""
+
+    command: str
+    output: str
+    code: int
+    seconds: float
+
+
+def run(
+    command: str,
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    inside: Sequence[str] = (),
+    timeout: float | None = None,
+) -> Ran:
+    """Run a command in a shell, without a terminal. ``inside`` is put before the shell."""
+    start = time.monotonic()
+    done = subprocess.run(
+        [*inside, "bash", "-euo", "pipefail", "-c", command],
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    seconds = time.monotonic() - start
+    return Ran(command=command, output=done.stdout, code=done.returncode, seconds=seconds)
 
 
 def add_to(file: Path, text: str) -> None:

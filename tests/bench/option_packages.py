@@ -5,8 +5,9 @@
 The options are those of tests/unit/model/test_build_packages.py, which tests for each of them
 which packages follow from it. Here each group is built once: in a clone of this project, for Debian
 12, with packages from the default mirror of mmdebstrap and an engine of its own. One line for each
-group is printed: seconds of check, sync and build. Needs root, a network and about 20 minutes on
-two idle processors.
+group is printed: seconds of check, sync and build. With --type runtime, the group ffmpeg also names
+the run-time packages that were derived, and every encoder of the options must be in the image's
+ffmpeg. Needs root, a network and about 20 minutes on two idle processors.
 """
 
 from __future__ import annotations
@@ -36,6 +37,17 @@ USERS = [
     "--enable-encoder=libopus,libvorbis,libspeex,libwebp,libopenjpeg",
     "--enable-filter=vidstabdetect,vidstabtransform,ass,drawtext,zscale",
 ]
+# Prints the derived packages, and fails if the ffmpeg of the image lacks an encoder of an option.
+LOOK = """set -euo pipefail
+cut -f 1 /usr/share/gapforge/libraries.tsv | sort -u | paste -sd ' '
+encoders=$(ffmpeg -hide_banner -encoders)
+for name in libx264 libx265 libxvid libvpx-vp9 libaom-av1 libsvtav1 libmp3lame libopus libvorbis \\
+        libspeex libwebp libopenjpeg; do
+    grep -q " $name " <<< "$encoders" || { echo "no encoder $name"; exit 1; }
+done
+ffmpeg -v error -f lavfi -i testsrc=duration=1 -c:v libx265 -x265-params log-level=error /tmp/x.mkv
+ffprobe -v error -show_entries stream=codec_name -of csv=p=0 /tmp/x.mkv
+"""
 PROGRAM = """all:
 \tprintf 'int main(void) { return 0; }' | $(CC) -x c -o program -
 install: all
@@ -97,6 +109,24 @@ def main() -> None:
             build = timed(
                 *("./gapforge", "build", name, "--type", args.type, "--non-interactive"), cwd=clone
             )
+            if (group, args.type) == ("ffmpeg", "runtime"):
+                status = subprocess.check_output(
+                    ("./gapforge", "engine", "status", "--json"), cwd=clone
+                )
+                engine = ("docker", "--host", json.loads(status)["host"])
+                image = f"gapforge/{name}:runtime"
+                timed(
+                    *engine,
+                    "run",
+                    "--rm",
+                    "--network",
+                    "none",
+                    image,
+                    "bash",
+                    "-c",
+                    LOOK,
+                    cwd=clone,
+                )
             times = f"check {check:.0f} s, sync {sync:.0f} s, build {build:.0f} s"
             print(f"{name}: {times}", flush=True)
     finally:

@@ -32,9 +32,10 @@ from gapforge.base.project import Project
 from gapforge.engine import private_daemon_state
 from gapforge.model import lock as locks
 from gapforge.rehearsal.simulated_site import site_of
-from page_blocks import Block, blocks
+from page_blocks import Block, blocks, run
 from places import copy_repository, site_python, unmount
 from samples import ROOT
+from transcripts import Transcript
 
 PRESET, SECOND = "debian12-cpu-quickstart", "my-stack"
 PLACES = ("sender", "courier", "site", "second-site")
@@ -66,9 +67,8 @@ class World:
         (root / "bin" / "python3").symlink_to(site_python())
         self.host, self.dockerd = host, dockerd
 
-    def run(self, block: Block) -> str:
-        """Run a block as if it were pasted into a shell and return its output."""
-        text = block.text.replace("/media/", f"{self.media}/")
+    def run(self, block: Block, transcript: Transcript | None = None) -> str:
+        """Run the commands of a block one after another and return their output."""
         env = {
             k: v
             for k, v in os.environ.items()
@@ -81,21 +81,23 @@ class World:
         if block.place in ("site", "second-site"):
             env.update(PATH=f"{self.root / 'bin'}:{env['PATH']}", DOCKER_HOST=self.host)
             alone = ["unshare", "--net", "--"]
-        done = subprocess.run(
-            [*alone, "bash", "-euo", "pipefail", "-c", text],
-            cwd=self.folders[block.place],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=25 * MINUTE,
-            check=False,
-        )
-        print(f"[{block.place}]\n{text}{done.stdout[-5000:]}")
-        assert done.returncode == block.code, f"exit code {done.returncode} instead of {block.code}"
-        assert "Traceback" not in done.stdout
-        return done.stdout
+        told = ""
+        for command in block.commands:
+            ran = run(
+                command.replace("/media/", f"{self.media}/"),
+                cwd=self.folders[block.place],
+                env=env,
+                inside=alone,
+                timeout=25 * MINUTE,
+            )
+            told += ran.output
+            print(f"[{block.place}] {command}\n{ran.output[-5000:]}")
+            if transcript:
+                transcript.ran(ran)
+            code = block.code if command == block.commands[-1] else 0
+            assert ran.code == code, f"exit code {ran.code} instead of {code}"
+            assert "Traceback" not in ran.output
+        return told
 
 
 class NetworkWatch(threading.Thread):
@@ -224,12 +226,14 @@ def test_commands_of_the_guide_work(world: World) -> None:
 
 
 def test_commands_of_the_site_page_work(world: World) -> None:
+    site = world.folders["second-site"]
+    places = {f"{site}": "~/gapforge", f"{world.homes['second-site']}": "~", f"{world.root}/": "/"}
+    transcript = Transcript(ROOT / "dist" / "transcripts" / "at-the-site.en.txt", places)
     told = [
-        world.run(replace(block, place="second-site"))
-        for block in blocks("docs/at-the-site.md")
+        world.run(replace(block, place="second-site"), transcript)
+        for block in blocks("docs/at-the-site.en.md")
         if block.place
     ]
-    site = world.folders["second-site"]
     report = json.loads((site / "handover" / "report.json").read_text(encoding="utf-8"))
     assert report["passed"] is True and report["image"]
     assert told[-1].splitlines()[-1] in report["image_ids"]

@@ -46,9 +46,15 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
             reason = _("{image} has no nvcc, which OpenCV with CUDA needs", image=image)
             yield error("base-devel", path, reason, _("use the -devel- tag"))
         if catalog.image(image) is None and "cudnn" in tag:
-            near = nearest_version(preset.cuda, (i.cuda for i in catalog.images))
-            known = next((getattr(i, role) for i in catalog.images if i.cuda == near), "")
-            yield unknown(path, image, "CUDA, cuDNN", use_nearest(known))
+            near = use_nearest(_nearest_image(preset.cuda, role, catalog))
+            yield unknown(path, image, "CUDA, cuDNN", near)
+
+
+def _nearest_image(cuda: str, role: str, catalog: Catalog) -> str:
+    """Return the newest image of this CUDA series in the catalog, else of the nearest series."""
+    near = nearest_version(minor(cuda), (minor(image.cuda) for image in catalog.images))
+    fitting = [getattr(i, role) for i in catalog.images if minor(i.cuda) == near]
+    return fitting[-1] if fitting else ""
 
 
 def _check_os(preset: Preset, role: str) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
@@ -44,6 +45,7 @@ def test_missing_program_names_its_package() -> None:
     with pytest.raises(ToolError) as error:
         process.run(["/nonexistent/skopeo"])
     assert_error(error.value, ToolError, program="/nonexistent/skopeo", hint={"package": "skopeo"})
+    assert error.value.is_missing
     with pytest.raises(ToolError):
         process.stream(["/nonexistent/x"], print)
 
@@ -51,8 +53,8 @@ def test_missing_program_names_its_package() -> None:
 def test_program_without_permission_is_reported(tmp_path: Path) -> None:
     (tmp_path / "tool").write_text("x")
     for call in (
-        lambda: process.run([str(tmp_path / "tool")]),
-        lambda: process.stream([str(tmp_path / "tool")], print),
+        lambda: process.run([str(tmp_path / "tool"), "word"]),
+        lambda: process.stream([str(tmp_path / "tool"), "word"], print),
     ):
         with pytest.raises(ToolError) as error:
             call()
@@ -316,3 +318,34 @@ def test_unread_rest_of_a_piped_program_is_discarded() -> None:
     """A program that is cut off instead ends by SIGPIPE, which is an error."""
     with process.piped(python("print('x' * 3_000_000)")) as output:
         assert output.read(1) == b"x"
+
+
+def test_output_of_a_pipe_is_read_by_the_caller() -> None:
+    child = process.pipe(["cat"], stdin="이름\n")
+    assert child.stdout is not None and child.stderr is not None
+    with child.stdout, child.stderr:
+        assert child.stdout.read() == "이름\n".encode() and child.wait() == 0
+    ended = process.pipe(["true"], stdin="x" * 1000)
+    assert ended.stdout is not None and ended.stderr is not None
+    with ended.stdout, ended.stderr:
+        assert ended.wait() == 0
+
+
+def test_zombie_is_no_living_group() -> None:
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True)
+    assert child.stdin is not None
+    assert process._group_lives(child.pid)
+    child.stdin.close()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not process._group_lives(child.pid), "its parent has not asked for it yet"
+    child.wait()
+    assert not process._group_lives(child.pid)
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_command_is_shown_without_its_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verbose: bool
+) -> None:
+    monkeypatch.setattr(process.console, "verbose", lambda: verbose)
+    assert process.run(["echo", "a b", "s3cret"], redact=["s3cret"]).output == "a b s3cret\n"
+    assert capsys.readouterr().err == "+ echo 'a b' ***\n" * verbose

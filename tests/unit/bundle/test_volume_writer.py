@@ -302,7 +302,11 @@ def test_medium_that_was_removed_hides_no_error(
     assert len(list(world.to.iterdir())) == 2, "those of the first run"
     assert writer.open is not None and writer.open.file.closed
     assert [volume.file.closed for volume in writer.waiting] == [True]
-    assert writer.pool._shutdown
+    for thread in (writer.object_hash, writer.part_hash):
+        with pytest.raises(RuntimeError):
+            thread.finish(hashlib.sha256())
+    with pytest.raises(RuntimeError):
+        writer.pool.submit(int)
 
 
 def test_objects_are_read_ahead_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

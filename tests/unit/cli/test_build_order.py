@@ -88,7 +88,7 @@ def test_full_disk_is_told_before_every_byte_is_verified(
 )
 @pytest.mark.parametrize("by_flag", [True, False])
 def test_flag_with_an_impossible_value_is_a_usage_error_before_anything_else(
-    quickstart: Project,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     verb: str,
@@ -97,7 +97,7 @@ def test_flag_with_an_impossible_value_is_a_usage_error_before_anything_else(
     nearest: str,
     by_flag: bool,
 ) -> None:
-    shutil.rmtree(quickstart.artifacts_of(NAME))
+    monkeypatch.setenv("GAPFORGE_ROOT", str(tmp_path))  # not even the preset exists
     if not by_flag:
         monkeypatch.setenv(environment_defaults.variable(flag), value)
     words = [verb, NAME, *([flag, value] if by_flag else [])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import samples
 from gapforge.compat import (
     base_image,
     driver,
+    ffmpeg,
     gpus,
     host_compiler,
     opencv,
@@ -24,6 +26,7 @@ from gapforge.compat.findings import Finding
 from gapforge.compat.redistribution import ALLOWED, CONDITIONS, UNKNOWN
 from gapforge.model import catalog as catalogs
 from gapforge.model.catalog import CudaImage, Headers, OpenCVNeed
+from gapforge.model.lock import Entry
 from gapforge.model.preset import Preset, parse
 from raised import values_of
 from samples import ROOT
@@ -141,6 +144,11 @@ def test_driver_gets_the_newest_cuda_that_it_runs(
     for finding in found:
         assert values_of(finding.suggestion) == suggested
         assert finding.path == "$.cuda"
+
+
+def test_driver_is_not_judged_where_the_need_is_unknown() -> None:
+    assert driver.check_driver(preset(cuda="13.0", ffmpeg=None), "1", SMALL) == []
+    assert driver.check_driver(preset(cuda="11.8"), "449", SMALL)
 
 
 # -- GPUs
@@ -301,6 +309,28 @@ def test_only_what_nvcc_compiles_is_judged(configure: list[str], judged: bool) -
     assert [values_of(f.reason)["used"] for f in found] == [used] * judged
 
 
+@pytest.mark.parametrize(
+    ("version", "cuda", "fails"),
+    [
+        ("4.2", "11.8", True),
+        ("4.3.9", "12.1", True),
+        ("4.4", "11.8", False),
+        ("4.1.9", "11.8", False),
+        ("4.2", "11.7", False),
+    ],
+)
+def test_default_architecture_of_ffmpeg_must_be_in_cuda(
+    version: str, cuda: str, fails: bool
+) -> None:
+    catalog = replace(CATALOG, nvcc_default=(("4.2", "4.4", "3.0", "11.8"),))
+    raw = stack(ffmpeg__version=version, cuda=cuda, opencv=None, pytorch=None, tensorrt=None)
+    raw["ffmpeg"]["configure"] = ["--enable-cuda-nvcc"]
+    found = ffmpeg.check(parse(raw, samples.COMPONENTS), catalog)
+    assert [values_of(f.reason) for f in found if f.rule == "ffmpeg-nvcc"] == [
+        {"version": version, "compute": "30", "cuda": cuda}
+    ] * fails
+
+
 # -- base image
 
 
@@ -313,6 +343,7 @@ def test_only_what_nvcc_compiles_is_judged(configure: list[str], judged: bool) -
         ("12.4.0-cudnn-devel-ubuntu22.04", "8", "12.4", "9"),
         ("12.3.0-cudnn-devel-ubuntu22.04", "8", "12.3", ""),  # unknown: the tag has no number
         ("12.4.0-cudnn-devel-ubuntu22.04", None, "12.4", ""),
+        ("12.7.0-cudnn-devel-ubuntu22.04", "8", "12.7", "9"),
     ],
 )
 def test_cudnn_of_an_unknown_image_is_that_of_its_tag(
@@ -387,18 +418,35 @@ def test_image_of_another_cuda_gets_a_fitting_one() -> None:
     ]
 
 
-def test_unknown_image_with_cudnn_gets_the_nearest_one() -> None:
-    raw = stack()
-    tags = {"builder": "11.8.9-cudnn8-devel-ubuntu22.04", "runtime": "11.8.9-base-ubuntu22.04"}
-    raw["base"] = {role: {"image": f"nvidia/cuda:{tag}"} for role, tag in tags.items()}
-    own = parse(raw, samples.COMPONENTS)
-    near = next(i for i in CATALOG.images if i.cuda.startswith("11.7"))
-    (found,) = (f for f in base_image.check(own, CATALOG) if f.rule == "unknown")
-    assert found.path == "$.base.builder.image"
-    assert values_of(found.suggestion)["name"] in {
-        near.builder,
-        *(i.builder for i in CATALOG.images if i.cuda.startswith("11.8")),
-    }
+@pytest.mark.parametrize(
+    ("cuda", "near"),
+    [("12.1", "12.1.1"), ("12.7", "12.6.3"), ("12.6", "12.6.3"), ("10.2", "11.7.1")],
+)
+def test_unknown_image_with_cudnn_gets_one_of_the_series(cuda: str, near: str) -> None:
+    """The newest one that the catalog knows, or the newest of the series before."""
+    raw = stack(cuda=cuda, opencv=None, pytorch=None, tensorrt=None)
+    (image,) = (i for i in CATALOG.images if i.cuda == near)
+    for role, other in (("builder", "runtime"), ("runtime", "builder")):
+        raw["base"] = {
+            role: {"image": f"nvidia/cuda:{cuda}.9-cudnn8-devel-ubuntu22.04"},
+            other: {"image": f"nvidia/cuda:{cuda}.9-base-ubuntu22.04"},
+        }
+        own = parse(raw, samples.COMPONENTS)
+        (found,) = (f for f in base_image.check(own, CATALOG) if f.rule == "unknown")
+        assert found.path == f"$.base.{role}.image"
+        assert values_of(found.suggestion) == {"name": getattr(image, role)}
+    (found,) = (
+        f for f in base_image.check(own, replace(CATALOG, images=())) if f.rule == "unknown"
+    )
+    assert found.suggestion == ""
+
+
+def test_base_image_of_another_system_with_that_number() -> None:
+    base = {role: {"image": "ubuntu:12.04"} for role in ("builder", "runtime")}
+    raw = stack(os={"id": "debian", "version": "12"}, practice=True, cuda=None, cudnn=None)
+    raw.update(opencv=None, pytorch=None, tensorrt=None, base=base)
+    found = list(base_image.check(parse(raw, samples.COMPONENTS), CATALOG))
+    assert [f.rule for f in found] == ["base-os"] * 2
 
 
 # -- OpenCV
@@ -427,6 +475,41 @@ def test_oldest_opencv_for_a_cuda() -> None:
     for (cuda, cudnn, dnn), oldest in cases.items():
         expected = max((oldest, catalog.opencv_for(cuda)), key=driver.key)
         assert opencv.oldest_for(cuda, cudnn, dnn, catalog) == expected, (cuda, cudnn, dnn)
+
+
+def opencv_told(catalog: Any = CATALOG, **changes: Any) -> list[tuple[str, Mapping[str, object]]]:
+    own = parse(stack(pytorch=None, tensorrt=None, **changes), samples.COMPONENTS)
+    return [(f.severity, values_of(f.reason)) for f in opencv.check(own, catalog)]
+
+
+def test_opencv_fails_with_the_newest_ffmpeg_that_it_cannot_build() -> None:
+    catalog = replace(CATALOG, opencv_ffmpeg_fails=(("5.0", "4.9.0"), ("6.0", "4.6.0")))
+    for version, newest, fails in (
+        ("4.4.0", "6.1", "6.0"),
+        ("4.6.0", "6.0", "6.0"),
+        ("4.6.1", "6.0", "5.0"),
+        ("4.5.5", "5.1", "5.0"),
+    ):
+        told = opencv_told(
+            catalog, opencv__version=version, ffmpeg__version=newest, opencv__cuda=False
+        )
+        assert ("error", {"version": version, "fails": fails}) in told
+    told = opencv_told(catalog, opencv__version="4.9.1", ffmpeg__version="6.1", opencv__cuda=False)
+    assert "error" not in {severity for severity, _reason in told}
+
+
+@pytest.mark.parametrize(
+    ("cuda", "version", "fails"),
+    [
+        ("13.2", "4.13.0", True),
+        ("13.3", "4.12.0", True),
+        ("13.2", "4.14.0", False),
+        ("13.1", "4.13.0", False),
+    ],
+)
+def test_opencv_fails_with_a_new_cuda(cuda: str, version: str, fails: bool) -> None:
+    told = opencv_told(opencv__version=version, cuda=cuda)
+    assert (("error", {"version": version, "fails": "13.2"}) in told) is fails
 
 
 # -- source archives
@@ -485,6 +568,9 @@ def test_only_the_first_contradiction_of_an_archive_is_named() -> None:
     raw["sources"]["ffmpeg"]["file"] = "ffmpeg-4.4.deb"  # packages, of no one version
     own = parse(raw, samples.COMPONENTS)
     assert said() == []
+    raw["sources"]["opencv"]["file"] = "opencv-1.2.3.tar.gz"  # that of another one counts
+    own = parse(raw, samples.COMPONENTS)
+    assert said() == [("$.sources.opencv.file", "1.2.3", "opencv.version")]
 
 
 # -- licences
@@ -533,6 +619,19 @@ def test_parts_of_a_preset_are_judged() -> None:
     assert not {"ffmpeg", "tensorrt"} & set(whole)
     bare = parts(cuda=None, cudnn=None, opencv=None, pytorch=None, tensorrt=None, ffmpeg=None)
     assert not any(name.startswith(("CUDA", "TensorRT", "FFmpeg")) for name in bare)
+    assert whole["Python packages"] == UNKNOWN
+    wheel = Entry(
+        kind="wheel",
+        path="wheels/x.whl",
+        sha256="1" * 64,
+        size=1,
+        origin="index:default",
+        name="x",
+        licence="MIT",
+    )
+    tool = replace(wheel, name="pip", roles=("install-tool",))
+    lock: Any = SimpleNamespace(of=lambda kind: (wheel, tool) if kind == "wheel" else ())
+    assert [(j.part, j.verdict) for j in redistribution._wheels(lock)] == [("x", ALLOWED)]
     raw = stack()
     raw["ffmpeg"]["configure"] = ["--enable-nonfree=yes"]
     (judged,) = redistribution._ffmpeg(parse(raw, samples.COMPONENTS), CATALOG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -188,6 +189,10 @@ def test_unusable_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SecretError) as error:
         load(tmp_path / ".env", [TOKEN], environ={})
     assert_error(error.value, SecretError, env_file=tmp_path / ".env")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SecretError) as error:
+        load(tmp_path / "pipe", [TOKEN], environ={})
+    assert_error(error.value, SecretError, file=tmp_path / "pipe")
     (tmp_path / "bad").write_text(f"oops {CANARY}\nX=1\nX=2\n")
     with pytest.raises(SecretError) as error:
         load(tmp_path / "bad", [TOKEN], environ={})

@@ -27,6 +27,7 @@ from gapforge.model import lock as locks
 from gapforge.model.preset_shape import preset_shape
 from page_blocks import add_to, blocks
 from samples import ROOT
+from transcripts import masked
 
 EXIT_CODES = ("docs/when-something-is-wrong.md", "docs/when-something-is-wrong.en.md")
 RUN = ("docs/carry-guide.md", "docs/at-the-site.md", "docs/dev-image.md", "docs/own-application.md")
@@ -348,6 +349,27 @@ def test_samples_are_those_of_the_code(path: str) -> None:
     assert all(host.endswith(".example") for pair in hosts for host in pair if host)
     keys = [key for row in tables(read(path))[0][2:] for key in re.findall(r"`(\w+)`", row[0])]
     assert sorted(keys) == sorted(json.loads(made["report.json"]))
+
+
+TRANSCRIPTS = sorted((ROOT / "docs/samples/transcripts").iterdir())
+
+
+@pytest.mark.parametrize("file", TRANSCRIPTS, ids=lambda file: file.name)
+def test_transcripts_are_of_the_pages(file: Path) -> None:
+    """They show every command that a test runs, are short, and name nothing of a machine."""
+    text, page = file.read_text(encoding="utf-8"), file.name.removesuffix(".en.txt")
+    if page == "when-something-is-wrong":
+        parts = re.split(r"^# exit code (\d+)$", text, flags=re.MULTILINE)
+        assert len(parts) > 20 and set(parts[1::2]) <= {str(e.exit_code) for e in ERROR_CLASSES}
+        for code, part in zip(parts[1::2], parts[2::2], strict=True):
+            assert set(re.findall(r"\[exit code (\d+),", part)) == {"0", code}
+    else:
+        shown = re.findall(r"^(?:dev)?\$ ((?:.*\\\n)*.+)", text, re.MULTILINE)
+        assert shown == [c for block in blocks(f"docs/{page}.en.md") for c in block.commands]
+        assert set(re.findall(r"\[exit code (\d+),", text)) == {"0"}
+    assert len(text.splitlines()) <= 500
+    assert masked(text, {}) == text
+    assert not re.search("/tmp/|/root/|/var/tmp", text)
 
 
 @pytest.mark.parametrize("path", ["README.md", "README.en.md"])

@@ -567,40 +567,41 @@ def test_only_locks_of_presets_count(world: Project) -> None:
     assert [item.path.name for item in gc.find_garbage(world).unreferenced] == [sha256_bytes(LOOSE)]
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
-@pytest.mark.parametrize("place", ["presets", "artifacts", "lock", "images", "partial"])
+def test_lock_in_a_hidden_copy_of_artifacts_counts(world: Project) -> None:
+    world.artifacts_of(PRESET).rename(world.artifacts / ".copy")
+    world.lock_file(PRESET).unlink()
+    assert [item.path.name for item in gc.find_garbage(world).unreferenced] == [sha256_bytes(LOOSE)]
+
+
 def test_place_that_cannot_be_listed_stops_gc(
-    world: Project, monkeypatch: pytest.MonkeyPatch, place: str, number: int
+    world: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = world.lock_file(PRESET)
-    where = {
-        "presets": world.presets,
-        "artifacts": world.artifacts,
-        "lock": lock,
-        "images": world.state / "images",
-        "partial": world.store / "partial",
-    }[place]
+    def find(where: Path, number: int) -> list[str]:
+        """Look for garbage while a place cannot be read; return what is foreign."""
 
-    def failing(name: str) -> None:
-        real = getattr(os, name)
+        def failing(name: str) -> Any:
+            real = getattr(os, name)
 
-        def call(path: Any = ".", *words: Any, **named: Any) -> Any:
-            if str(path) == str(where):
-                raise OSError(number, os.strerror(number), str(path))
-            return real(path, *words, **named)
+            def call(path: Any = ".", *words: Any, **named: Any) -> Any:
+                if str(path) == str(where):
+                    raise OSError(number, os.strerror(number), str(path))
+                return real(path, *words, **named)
 
-        monkeypatch.setattr(os, name, call)
+            return call
 
-    for name in ("listdir", "scandir", "lstat"):
-        failing(name)
-    if place == "images" and number == errno.EACCES:
-        assert gc.find_garbage(world).foreign == ()
-    elif place == "partial" and number == errno.EACCES:
-        assert [fault.where for fault in gc.find_garbage(world).foreign] == [str(where)]
-    elif place in ("images", "partial"):
+        with monkeypatch.context() as patch:
+            for name in ("listdir", "scandir", "lstat"):
+                patch.setattr(os, name, failing(name))
+            return [fault.where for fault in gc.find_garbage(world).foreign]
+
+    images, partial = world.state / "images", world.store / "partial"
+    for number in (errno.EACCES, errno.EIO):
+        for where in (world.presets, world.artifacts, world.lock_file(PRESET)):
+            with pytest.raises(LockError) as caught:
+                find(where, number)
+            assert_error(caught.value, LockError, where=[str(where)])
+    for where in (images, partial):
         with pytest.raises(OSError, match="error"):
-            gc.find_garbage(world)
-    else:
-        with pytest.raises(LockError) as caught:
-            gc.find_garbage(world)
-        assert_error(caught.value, LockError, where=[str(where)])
+            find(where, errno.EIO)
+    assert find(images, errno.EACCES) == []
+    assert find(partial, errno.EACCES) == [str(partial)]

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -706,6 +707,54 @@ def test_named_presets_are_read_alone(site: Project) -> None:
     assert document["presets"][1] == {"preset": "other", "lock": sha256_bytes(b"{}")}
     assert (document["read_files"], document["read_bytes"]) == (took.files, took.bytes)
     assert document["objects"] == len(took.inventory) and document["ok"] is False
+
+
+def test_only_the_own_name_makes_an_object(site: Project) -> None:
+    """In its own folder, and with all of its checksum."""
+    hidden, data = site.artifacts / ".copy", b"in the wrong folder"
+    hidden.mkdir()
+    (hidden / "file").write_bytes(b"hidden")
+    objects = site.store / "sha256"
+    (objects / "zz").mkdir(parents=True)
+    (objects / "zz" / sha256_bytes(data)).write_bytes(data)
+    (objects / "ab").mkdir()
+    (objects / "ab" / "ab notes").write_bytes(b"notes")
+    took = take_inventory.take_inventory(site)
+    assert dict(took.inventory) == {**held(site), sha256_bytes(b"hidden"): 6}
+    assert [fault.where for fault in took.faults] == [
+        ".store/sha256/ab/ab notes",
+        f".store/sha256/zz/{sha256_bytes(data)}",
+    ]
+    assert len({(fault.problem, fault.expected) for fault in took.faults}) == 1
+
+
+def test_linked_lock_says_nothing(site: Project) -> None:
+    lock = site.artifacts_of(PRESET) / "lock.json"
+    lock.rename(site.root / "elsewhere")
+    lock.symlink_to(site.root / "elsewhere")
+    (site.artifacts_of(PRESET) / "requirements.txt").write_bytes(b"other")
+    took = take_inventory.take_inventory(site, [PRESET])
+    assert [fault.where for fault in took.faults] == [f"{PRESET}/lock.json"]
+    assert sha256_bytes(b"other") in took.inventory
+
+
+@pytest.mark.parametrize("data", [b"", b"x"])
+def test_file_that_vanishes_while_it_is_read_is_a_fault(
+    site: Project, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    file = site.artifacts_of(PRESET) / "new"
+    file.write_bytes(data)
+    real = take_inventory.hash_files
+
+    def hashed_and_gone(*words: Any) -> object:
+        found = real(*words)
+        file.unlink()
+        return found
+
+    monkeypatch.setattr(take_inventory, "hash_files", hashed_and_gone)
+    took = take_inventory.take_inventory(site, [PRESET])
+    assert [fault.where for fault in took.faults] == [f"{PRESET}/new"]
+    assert sha256_bytes(data) not in took.inventory
 
 
 def test_vanished_files_are_faults(site: Project, monkeypatch: pytest.MonkeyPatch) -> None:

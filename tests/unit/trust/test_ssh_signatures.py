@@ -833,6 +833,37 @@ def test_sign_calls_ssh_keygen_once(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert (named["check"], named["timeout"], named["detached"]) == (False, 600.0, False)
 
 
+@pytest.mark.parametrize(
+    ("foreground", "asks"), [(300_000, True), (300_001, False), (-1, False), (None, False)]
+)
+def test_only_the_foreground_asks_at_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, foreground: int | None, asks: bool
+) -> None:
+    opened, closed = [], []
+    real = os.open
+
+    def opens(path: str, flags: int) -> int:
+        assert path == "/dev/tty"
+        if foreground is None:
+            raise OSError("no terminal")
+        opened.append(real(os.devnull, flags))
+        return opened[-1]
+
+    def group(handle: int) -> int:
+        if foreground == -1:
+            raise OSError("closed")
+        return int(str(foreground))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", opens)
+        patch.setattr(os, "tcgetpgrp", group)
+        patch.setattr(os, "getpgrp", lambda: int("300000"))
+        close = os.close
+        patch.setattr(os, "close", lambda handle: (closed.append(handle), close(handle)))
+        assert ssh_signatures.at_terminal() is asks
+    assert closed == opened
+
+
 def test_environment_of_openssh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSH_ASKPASS_REQUIRE", raising=False)
     key = ssh_signatures.SigningKey(Path("/k"), ED25519)

@@ -576,8 +576,11 @@ def test_repair_of_unknown_bundle_is_not_signed_anew(air: Air) -> None:
     )  # the presets are as they were: nothing old gets new
     assert read_index(index_of(air.stick("current"))).made == "2025-06-20T15:06:40Z"
     shutil.rmtree(air.made.project.state)
-    for name in ("lock.json", "SHA256SUMS"):  # a sender's store keeps these until gc
-        Store(air.made.project.store).add_bytes((made_artifacts(air) / name).read_bytes())
+    # A sender's store keeps the lock and its SHA256SUMS until gc.
+    store = Store(air.made.project.store)
+    files = {entry.path: entry.sha256 for entry in air.made.lock().entries}
+    files["lock.json"] = store.add_bytes((made_artifacts(air) / "lock.json").read_bytes())
+    store.add_bytes(sha256sums.render(files))
     air.made.change({"sources/new.tar": b"new"})
     said = air.sender.refused(*repair, air.stick("old"), code=21)
     assert "would make an old bundle look new" in said and not volumes(air.stick("old"))
