@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,12 @@ QUICKSTART = ROOT / "presets" / "debian12-cpu-quickstart.json"
 # The same preset as people wrote it when a preset had to name every package and archive.
 IN_FULL = ROOT / "tests" / "unit" / "data" / "presets" / QUICKSTART.name
 COMPONENTS = component.load_all(ROOT / "components")
+
+
+@cache
+def nodes(file: Path) -> tuple[ast.AST, ...]:
+    """Return all nodes of a Python file, for the tests of how the code is written."""
+    return tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
 
 
 def raw_preset(**changes: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 
 from gapforge.base.project import LEAST_PYTHON
 from places import git_files
+from samples import nodes
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "src" / "gapforge"
@@ -49,7 +50,7 @@ def imports(path: Path) -> set[str]:
     """Every module that a file imports, wherever in it, with full names."""
     found: set[str] = set()
     package = ("gapforge", *path.relative_to(PACKAGE).parent.parts)
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -123,7 +124,7 @@ def test_only_command_line_prints_and_exits() -> None:
         name = str(path.relative_to(PACKAGE))
         if part_of(path) in ("cli", "__main__"):
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 if (called == "print" and name not in PRINTERS) or called in (
@@ -150,7 +151,7 @@ def test_only_process_module_starts_programs() -> None:
     for path in MODULES:
         if path.relative_to(PACKAGE).as_posix() == "base/process.py":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 assert not called.startswith(starters), f"{path}:{node.lineno} {called}"
@@ -206,7 +207,7 @@ def test_files_and_json_have_one_reader() -> None:
     """It applies the limits: any other would hang, or fill the memory."""
     found = set()
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Call) and (name := _reads(node)):
                 found.add(f"{path.relative_to(PACKAGE).as_posix()}: {name}")
     assert found - set(READERS) == set()
@@ -248,7 +249,7 @@ def test_new_files_are_made_by_one_module() -> None:
     """It creates them exclusively under random names: a foreseen name can be a planted link."""
     found = set()
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Call) and _creates(node):
                 found.add(path.relative_to(PACKAGE).as_posix())
     assert found == set(WRITERS)
@@ -385,7 +386,7 @@ def test_paths_are_followed_by_one_function() -> None:
     """Path.resolve, expanduser and home raise RuntimeError; real_path and given_path do not."""
     found = []
     for file in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in nodes(file):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             text = ast.unparse(node)

@@ -14,7 +14,7 @@ from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.model import env_file
 from printed_commands import unquoted
-from samples import ROOT
+from samples import ROOT, nodes
 
 SOURCES = sorted((ROOT / "src" / "gapforge").rglob("*.py"))
 # Parts of commands in f-strings that need no quotes: names of verbs, flags, variables and presets
@@ -26,7 +26,7 @@ PLAIN |= {"self.preset.name", "options.type", "package_versions.COMMAND"}
 def messages() -> Iterator[tuple[str, str]]:
     """Yield where each message of the code is, and its text."""
     for file in SOURCES:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in nodes(file):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 if node.func.id not in ("_", "N_", "ngettext", "pgettext"):
                     continue
@@ -70,7 +70,7 @@ def outside_quotes(node: ast.AST) -> Iterator[ast.expr]:
 def test_values_in_commands_of_f_strings_are_quoted() -> None:
     found = []
     for file in SOURCES:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in nodes(file):
             if not (isinstance(node, ast.keyword) and node.arg == "hint"):
                 continue
             for value in outside_quotes(node.value):
