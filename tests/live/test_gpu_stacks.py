@@ -246,6 +246,8 @@ class Place:
             shutil.copy(ROOT / name, root)
         for name in ("src", "components", "catalog", "tools", "scripts"):
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        known = root / "catalog" / "pytorch.json"  # the served wheels have these names
+        known.write_text(json.dumps({**json.loads(known.read_text()), "wheels": []}))
         (root / "presets").mkdir()
         (root / "probe").mkdir()
         (root / "probe" / "CMakeLists.txt").write_text(CMAKE)
