@@ -117,10 +117,11 @@ def test_package_over_a_module_of_the_image_is_refused_or_left_out(
                 wheel("core", "1", requires=("opencv_python_headless",)),
                 wheel("opencv-python-headless", "4.10"),
                 wheel("leaf", "1.0"),
+                wheel("numpy", "1.26.4"),  # cv2 needs it
             ]
         ),
     )
-    raw = copy.deepcopy(dict(make(packages=["augment==1.4.18", "core"]).raw))
+    raw = copy.deepcopy(dict(make(packages=["augment==1.4.18", "core", "numpy"]).raw))
     with pytest.raises(ResolveError) as error:
         resolver(tmp_path, index).wheels(parse(raw, samples.COMPONENTS))
     assert_error(
@@ -137,7 +138,7 @@ def test_package_over_a_module_of_the_image_is_refused_or_left_out(
     }
     raw["python"]["without"] = ["opencv-python-headless"]
     found = resolver(tmp_path, index).wheels(parse(raw, samples.COMPONENTS))
-    assert set(chosen(found)) == {"augment", "core", "leaf"}
+    assert set(chosen(found)) == {"augment", "core", "leaf", "numpy"}
     raw["python"]["not-in-runtime"] = {"leaf": ["*"], "opencv-python-headless": ["*"]}
     with pytest.raises(ResolveError) as error:
         resolver(tmp_path, index).wheels(parse(raw, samples.COMPONENTS))
@@ -147,12 +148,13 @@ def test_package_over_a_module_of_the_image_is_refused_or_left_out(
 
 
 def test_only_torch_comes_from_its_index(tmp_path: Path, site: Site) -> None:
+    # The catalog knows the real wheels of cu118, but none of this version with cu117.
     default = publish(
         site,
         "/d",
         dict(
             [
-                wheel("torch", "2.1.2+cu118"),
+                wheel("torch", "2.1.2+cu117"),
                 wheel("torch", "2.1.2"),
                 wheel("torchvision", "99"),
                 wheel("torchaudio", "99"),
@@ -169,14 +171,14 @@ def test_only_torch_comes_from_its_index(tmp_path: Path, site: Site) -> None:
             [
                 wheel(
                     "torch",
-                    "2.1.2+cu118",
+                    "2.1.2+cu117",
                     "cp311-cp311-linux_x86_64",
                     ("leaf", "numpy"),
                     payload="theirs",
                 ),
-                wheel("torch", "2.1.2+cu118", "cp310-cp310-linux_x86_64", ("leaf",)),
-                wheel("torchvision", "0.16.2+cu118", "cp311-cp311-linux_x86_64", ("torch==2.1.2",)),
-                wheel("torchaudio", "2.1.2+cu118", "cp311-cp311-linux_x86_64", ("torch==2.1.2",)),
+                wheel("torch", "2.1.2+cu117", "cp310-cp310-linux_x86_64", ("leaf",)),
+                wheel("torchvision", "0.16.2+cu117", "cp311-cp311-linux_x86_64", ("torch==2.1.2",)),
+                wheel("torchaudio", "2.1.2+cu117", "cp311-cp311-linux_x86_64", ("torch==2.1.2",)),
                 wheel("leaf", "99"),
                 wheel("numpy", "99"),
                 wheel("app", "99"),
@@ -185,16 +187,16 @@ def test_only_torch_comes_from_its_index(tmp_path: Path, site: Site) -> None:
     )
     preset = make(
         packages=["numpy", "app"],
-        pytorch={"torch": "2.1.2+cu118", "index": "https://unused.invalid"},
+        pytorch={"torch": "2.1.2+cu117", "index": "https://unused.invalid"},
     )
     found = resolver(tmp_path, default, torch).wheels(preset)
     assert chosen(found) == {
         "app": ("1", "default"),
         "leaf": ("1.0", "default"),
         "numpy": ("1.26.4", "default"),
-        "torch": ("2.1.2+cu118", "torch"),
-        "torchvision": ("0.16.2+cu118", "torch"),
-        "torchaudio": ("2.1.2+cu118", "torch"),
+        "torch": ("2.1.2+cu117", "torch"),
+        "torchvision": ("0.16.2+cu117", "torch"),
+        "torchaudio": ("2.1.2+cu117", "torch"),
     }
     assert all(w.url.startswith(f"{site.url}/{'t' if w.index == 'torch' else 'd'}/") for w in found)
 
