@@ -1,4 +1,7 @@
-"""Kill pack and unpack at random moments and run them again: the result is always the same."""
+"""Kill pack and unpack at random moments and run them again: the result is always the same.
+
+GAPFORGE_KILLS sets how often pack and unpack are killed.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from bundles import PRESET, Sender, hashes, sender, site_at
 from gapforge.base.project import Project
 from media import argv, carried, environment, gapforge, mounted, tree
 
-KILLS = 50
+KILLS = int(os.environ.get("GAPFORGE_KILLS", "25"))
 SOME_KILLS = 10
 VOLUME = "2M"
 

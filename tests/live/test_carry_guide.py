@@ -318,17 +318,3 @@ def test_site_refuses_an_unsigned_bundle(world: World) -> None:
     )
     said = world.run(Block(place="site", code=22, text="./gapforge unpack /media/unsigned\n"))
     assert str(world.media / "unsigned") in said
-
-
-def test_older_bundle_needs_allow_older(world: World) -> None:
-    """Import the first bundle again after a later one with another lock."""
-    newer = f"""sed -i 's/tqdm==4.66.5/tqdm==4.66.4/' presets/{PRESET}.json
-./deps_sync.sh {PRESET}
-./gapforge pack {PRESET} --with-tool --for /media/mail/inventory.txt \\
-    --sign ~/.ssh/gapforge --to /media/newer
-"""
-    world.run(Block(place="sender", code=0, text=newer))
-    world.run(Block(place="site", code=0, text="./gapforge unpack /media/newer\n"))
-    back = "unpack /media/stick1 /media/stick2 /media/stick3"
-    assert "--allow-older" in world.run(Block(place="site", code=22, text=f"./gapforge {back}\n"))
-    world.run(Block(place="site", code=0, text=f"./gapforge {back} --allow-older\n"))

@@ -12,7 +12,6 @@ import pytest
 
 from bundles import hashes, site_at
 from gapforge.bundle.volume_format import MAX_INDEX, compact_json
-from gapforge.bundle.volume_reader import read_volume
 from hostile import forge, index_with
 from media import environment
 
@@ -58,7 +57,6 @@ def test_full_wrong_index_needs_little_memory(tmp_path: Path) -> None:
     stick.mkdir()
     write_full_index(stick / "1.gfv", "", 1, 1)
     os.link(stick / "1.gfv", stick / "copy.gfv")
-    assert len(read_volume(stick / "1.gfv")[1]) == ENTRIES
     site = site_at(tmp_path / "site")
     code, said, peak = unpacked(site.root, stick)
     print(f"{peak} kB")
