@@ -52,7 +52,7 @@ def unharmed(site: Project, before: set[str]) -> None:
 
 @pytest.mark.parametrize("with_index", [True, False])
 def test_flipped_bits_are_found_and_repaired(tmp_path: Path, with_index: bool) -> None:
-    """100 flips each with and without the bundle's index beside the volumes."""
+    """50 flips each with and without the bundle's index beside the volumes."""
     made = sender(tmp_path)
     packed = carry(made, tmp_path / "medium", size=SIZE)
     if not with_index:
@@ -64,7 +64,7 @@ def test_flipped_bits_are_found_and_repaired(tmp_path: Path, with_index: bool) -
     good = hashes(Project(tmp_path / "good", tmp_path / "good/artifacts"))
     site = site_at(tmp_path / "site")
     sums = packed.plan.presets[0].sums
-    for round_ in range(100):
+    for round_ in range(50):
         file = chance.choice(files)
         data = file.read_bytes()
         ends = [

@@ -11,6 +11,7 @@ import json
 import random
 import re
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ class Stack:
     numpy: str
 
 
+@cache
 def number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
@@ -81,6 +83,7 @@ def generation(version: str) -> str:
     return version.split(".")[0]
 
 
+@cache
 def below(version: str, limit: str) -> bool:
     return number(version) < number(limit)
 
