@@ -129,8 +129,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         )
     sign = environment_defaults.sign_key(args.sign)
     key = ssh_signatures.signing_key_of(sign) if sign is not None else None
-    contents, repairs, tool = _contents(args, project)
-    untracked = untracked_files(project, _presets(args, project)) if args.with_tool else None
+    contents, repairs, tool, untracked = _contents(args, project)
     plan = make_plan(contents.parts, contents.presets, volume_size, repairs=repairs, tool=tool)
     if args.dry_run:
         signatures = len(plan.presets) + 1 if key is not None else 0
@@ -206,8 +205,13 @@ def _write(
     return packed, write_pages(project, facts, folders, key)
 
 
-def _contents(args: argparse.Namespace, project: Project) -> tuple[Contents, str, str]:
-    """Return what to pack, the bundle that it repairs or "", and the repository's object or ""."""
+def _contents(
+    args: argparse.Namespace, project: Project
+) -> tuple[Contents, str, str, Untracked | None]:
+    """Return what to pack, the bundle that it repairs or "", and the repository's object or "".
+
+    With the repository, also return the files that git does not track.
+    """
     if args.repair is not None:
         if args.presets or args.inventory or args.with_tool:
             raise UsageError(
@@ -217,21 +221,17 @@ def _contents(args: argparse.Namespace, project: Project) -> tuple[Contents, str
         request = read_request(args.repair)
         places = [args.repair.absolute().parent, project.state / "bundles", *args.to]
         spans, views, tool = requested_parts(request, places)
-        return bundles.request_contents(project, spans, views, tool), request.bundle, tool
+        return bundles.request_contents(project, spans, views, tool), request.bundle, tool, None
     if not args.presets:
         raise UsageError(_("pack needs a preset"), hint="./gapforge list; ./gapforge pack PRESET")
     held = bundles.inventory_objects(args.inventory) if args.inventory is not None else frozenset()
-    named = _presets(args, project)
-    contents, tool = bundles.preset_contents(project, named, held), ""
-    if args.with_tool:
-        locks = {view.preset: contents.texts[view.lock] for view in contents.presets}
-        archive = make_archive(project, locks, named)
-        tool = contents.add_repository(archive, held)
-    return contents, "", tool
-
-
-def _presets(args: argparse.Namespace, project: Project) -> list[presets.Preset]:
-    return [presets.find(project.presets, name) for name in dict.fromkeys(args.presets)]
+    named = [presets.find(project.presets, name) for name in dict.fromkeys(args.presets)]
+    contents = bundles.preset_contents(project, named, held)
+    if not args.with_tool:
+        return contents, "", "", None
+    locks = {view.preset: contents.texts[view.lock] for view in contents.presets}
+    tool = contents.add_repository(make_archive(project, locks, named), held)
+    return contents, "", tool, untracked_files(project, named)
 
 
 def _document(plan: Plan, folders: Mapping[int, Path], speed: int) -> dict[str, Any]:
