@@ -114,16 +114,17 @@ def make_plan(
     for component in components:
         for role in ROLES if component.per_role else ("",):
             files += stage_inputs(component, role, preset, lock, texts)
+    lock_sha256 = lock.sha256
     return Plan(
         preset=preset.name,
         preset_sha256=preset.sha256,
-        lock_sha256=lock.sha256,
+        lock_sha256=lock_sha256,
         type=type,
         target=TARGETS[type],
         tag=tag or f"gapforge/{preset.name}:{type}",
         bases=tuple(planned.values()),
         build_args={f"{role.upper()}_BASE": base.name for role, base in planned.items()},
-        labels=_labels(preset, lock.sha256, type),
+        labels=_labels(preset, lock_sha256, type),
         secrets=preset.secrets,
         application_folder=application_folder,
         files=tuple(sorted(files, key=lambda f: f.path)),

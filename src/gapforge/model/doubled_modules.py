@@ -51,9 +51,8 @@ def lacking(preset: Preset, packages: Iterable[str]) -> dict[str, str]:
     known = set(map(normalized, packages))
     found = {}
     for component in preset.described or ():
-        module = component.installs_module(preset)
-        for package in module.needs if module else ():
-            if module and package not in known:
+        if module := component.installs_module(preset):
+            for package in sorted({*module.needs} - known):
                 found[package] = _(
                     "{module} of {component} is built with {package}",
                     module=module.name,
