@@ -33,9 +33,6 @@ FORMAT = 1
 _T = TypeVar("_T")
 
 _DOTTED = Text("version", r"[0-9]+(\.[0-9]+)*", N_('digits and dots, such as "12.4"'))
-_VERSION = Text(
-    "version", r"[0-9]+(\.[0-9]+)*([-+][0-9A-Za-z.+~-]+)?", N_('a version such as "2.1.2+cu118"')
-)
 _SHA256 = Text("SHA-256", r"[0-9a-f]{64}", N_("64 lower-case hex digits"))
 _HASH = Nullable(_SHA256, "null: nobody published one")
 _MD5 = Text("MD5", r"[0-9a-f]{32}", N_("32 lower-case hex digits"))
