@@ -11,7 +11,7 @@ from gapforge.base.errors import UsageError
 from gapforge.base.i18n import _
 from gapforge.model.schema import nearest
 from gapforge.model.text_shapes import PYTHON, VERSION
-from gapforge.wizard.choices import NONE
+from gapforge.model.versions import NONE
 
 _PART = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _IMAGE_NAME = re.compile(

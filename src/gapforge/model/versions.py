@@ -6,6 +6,8 @@ import re
 
 from gapforge.base import limits
 
+NONE = "none"  # in flags and answers: an image without PyTorch or TensorRT
+
 
 def key(version: str) -> tuple[int, ...]:
     """Return the leading dotted number as integers, for comparison; () if there is none.

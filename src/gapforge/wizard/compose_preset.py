@@ -25,8 +25,8 @@ from gapforge.model.component import Component
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.model.preset_defaults import shortened, source_of
-from gapforge.model.versions import key, local, major, minor, public
-from gapforge.wizard.choices import NONE, Choices, find_base
+from gapforge.model.versions import NONE, key, local, major, minor, public
+from gapforge.wizard.choices import Choices, find_base
 
 _NV_OPTIONS = (
     "--enable-ffnvcodec",

@@ -22,9 +22,10 @@ from gapforge.doctor.diagnose import gpu_needs
 from gapforge.model import catalog as catalogs
 from gapforge.model import preset
 from gapforge.model.lock import Lock, LockedImage
+from gapforge.model.versions import NONE
 from gapforge.wizard import choices, compose_preset
 from gapforge.wizard import screen as screens
-from gapforge.wizard.choices import NONE, Base, Choices, MenuItem, find_base
+from gapforge.wizard.choices import Base, Choices, MenuItem, find_base
 from gapforge.wizard.questions import Question
 from raised import assert_error, values_of
 

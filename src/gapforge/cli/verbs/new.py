@@ -25,7 +25,8 @@ from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Preset
 from gapforge.model.preset_defaults import name_of_folder
 from gapforge.model.schema import nearest
-from gapforge.wizard.choices import NONE, Choices
+from gapforge.model.versions import NONE
+from gapforge.wizard.choices import Choices
 from gapforge.wizard.compose_preset import apply_overrides, summary_of, template_for, warnings_of
 
 HELP = N_("write a preset for your own application, with the versions of an existing preset")
