@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import _
+from gapforge.model.preset import Preset
 from gapforge.model.schema import nearest
 from gapforge.model.text_shapes import PYTHON, VERSION
 from gapforge.model.versions import NONE
@@ -32,6 +33,15 @@ def text_default(args: argparse.Namespace, *flags: str) -> None:
         name = _attribute(flag)
         if getattr(args, name) is None:
             setattr(args, name, os.environ.get(variable(flag)) or None)
+
+
+def source_default(args: argparse.Namespace, preset: Preset) -> None:
+    """Set ``--app-source`` to its variable, which does not concern a preset without an application.
+
+    The flag itself is refused for such a preset.
+    """
+    if preset.application is not None:
+        text_default(args, "--app-source")
 
 
 def switch_default(args: argparse.Namespace, *flags: str) -> None:

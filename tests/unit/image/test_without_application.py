@@ -20,6 +20,7 @@ from gapforge.image import build_context, smoke_checks
 from gapforge.image.smoke_checks import CheckResult
 from gapforge.model import preset as presets
 from gapforge.model.names import ROLES
+from gapforge.rehearsal.record import Record
 from gapforge.wizard.choices import Choices
 from gapforge.wizard.facts import read_facts
 from tiny_image import make_layout
@@ -101,6 +102,29 @@ def test_source_without_an_application_is_refused(
         refused = document(capsys, verb, NAME, "--app-source", str(place.root), code=2)
         assert "--app-source" in refused["next"]
     assert not (place.dist_of(NAME) / "rehearsal.json").exists(), "refused before the first step"
+
+
+def test_source_in_the_environment_is_for_presets_with_an_application(
+    place: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = place.root / "elsewhere"
+    source.mkdir()
+    (source / "CMakeLists.txt").touch()
+    monkeypatch.setenv("GAPFORGE_APP_SOURCE", str(source))
+    assert document(capsys, "plan", NAME)["application_folder"] == ""
+    asked = []
+    record = Record(
+        preset=NAME, preset_sha256="", practice=False, gapforge="", command=(), types=()
+    )
+    monkeypatch.setattr(
+        "gapforge.cli.verbs.rehearse.rehearse",
+        lambda project, preset, options, **more: asked.append(options.app_source) or record,
+    )
+    document(capsys, "rehearse", NAME)
+    write(place, application={"source": "apps/own"})
+    assert document(capsys, "plan", NAME)["application_folder"] == str(source)
+    document(capsys, "rehearse", NAME)
+    assert asked == [None, source]
 
 
 @pytest.mark.parametrize("kind", ["runtime", "dev"])

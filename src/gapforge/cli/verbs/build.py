@@ -78,13 +78,14 @@ def run(args: argparse.Namespace, project: Project) -> int:
     environment_defaults.text_default(
         args, "--preset", "--base", "--python", "--torch", "--tensorrt", "--type"
     )
-    environment_defaults.text_default(args, "--app-source", "--tag", "--engine")
+    environment_defaults.text_default(args, "--tag", "--engine")
     environment_defaults.switch_default(args, "--non-interactive", "--dry-run", "--no-cache")
     environment_defaults.one_of(args.type, _TYPES, "--type", args.verb)
     environment_defaults.one_of(args.engine, detect.NAMES, "--engine", args.verb)
     environment_defaults.versions(args)
     environment_defaults.image_name(args.tag, "--tag", args.verb)
     preset, kind = _choose(args, project)
+    environment_defaults.source_default(args, preset)
     options = Options(
         type=kind,
         tag=args.tag or "",

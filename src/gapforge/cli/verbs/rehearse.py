@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Print the record. Return 0 if every step passed, else the exit code of the failed step."""
-    environment_defaults.text_default(args, "--type", "--app-source")
+    environment_defaults.text_default(args, "--type")
     kind = args.type or "runtime"
     environment_defaults.one_of(kind, tuple(_TYPES), "--type", "rehearse")
     if args.inventory is not None and not args.bundle:
@@ -75,6 +75,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         )
     preset = presets.find(project.presets, args.preset)
     refuse_needless_source(preset, args.app_source or "")
+    environment_defaults.source_default(args, preset)
     options = Options(
         command=_command(args, kind),
         types=_TYPES[kind],
