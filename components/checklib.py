@@ -125,14 +125,14 @@ def needed_libraries() -> list[list[str]]:
         return [line.rstrip("\n").split("\t") for line in lines]
 
 
-def installed_packages() -> dict[str, str]:
-    """Return the version of each installed .deb, by its name."""
-    columns = "${db:Status-Status}\t${Package}\t${Version}\n"
-    code, output = run("dpkg-query", "-W", "-f", columns)
+def installed_packages(*fields: str) -> list[list[str]]:
+    """Return these fields of dpkg for each installed .deb."""
+    columns = "\t".join(f"${{{field}}}" for field in ("db:Status-Status", *fields))
+    code, output = run("dpkg-query", "-W", "-f", f"{columns}\n")
     if code != 0:
         raise OSError(tail(output))
     rows = (line.split("\t") for line in output.splitlines())
-    return {package: version for status, package, version in rows if status == "installed"}
+    return [values for status, *values in rows if status == "installed"]
 
 
 def python_folders() -> list[str]:

@@ -14,12 +14,12 @@ from checklib import (
     EXPECT,
     RUNTIME,
     guarded,
+    installed_packages,
     list_param,
     needed_libraries,
     python_folders,
     recorded_files,
     run,
-    tail,
 )
 
 LIBRARY_ROOTS = (
@@ -65,33 +65,20 @@ COMPILERS = (
 def packages() -> tuple[bool, object]:
     """Compare the installed packages with those that the preset names."""
     wanted = list_param("packages")
-    columns = "${Package}\t${Architecture}\t${Version}\t${db:Status-Status}\n"
-    code, output = run("dpkg-query", "-W", "-f", columns)
-    if code != 0:
-        return False, tail(output)
+    installed = installed_packages("Package", "Architecture", "Version", "Provides")
     versions: dict[str, str] = {}
-    for line in output.splitlines():
-        package, architecture, version, status = line.split("\t")
-        if status == "installed":
-            versions[package] = versions[f"{package}:{architecture}"] = version
+    for package, architecture, version, _ in installed:
+        versions[package] = versions[f"{package}:{architecture}"] = version
+    provided = {name for *_, provides in installed for name in RELATION.findall(provides)}
     wrong = []
     for item in wanted:
         name, _, version = item.partition("=")
         found = versions.get(name)
-        if found is None and not virtual(name):
+        if found is None and name not in provided:
             wrong.append(f"{name} is not installed")
         elif version and found != version:
             wrong.append(f"{name} is {found}, not {version}")
-    in_image = len(output.splitlines())
-    return not wrong, "; ".join(wrong) or f"{len(wanted)} asked for, {in_image} in the image"
-
-
-def virtual(name: str) -> bool:
-    """Return whether an installed package provides this name."""
-    code, output = run("dpkg-query", "-W", "-f", "${db:Status-Status} ${Provides},\n")
-    provides = re.compile(rf"[ ,]{re.escape(name)}( \([^)]*\))?,")
-    lines = [line for line in output.splitlines() if line.startswith("installed")]
-    return code == 0 and any(provides.search(line) for line in lines)
+    return not wrong, "; ".join(wrong) or f"{len(wanted)} asked for, {len(installed)} in the image"
 
 
 def unneeded() -> tuple[bool, object]:
@@ -99,17 +86,13 @@ def unneeded() -> tuple[bool, object]:
 
     The .debs of the lock are those that the base image lacks.
     """
-    columns = "${db:Status-Status}\t${Package}\t${Pre-Depends}, ${Depends}\t${Provides}\n"
-    code, output = run("dpkg-query", "-W", "-f", columns)
-    if code != 0:
-        return False, tail(output)
     depends: dict[str, list[str]] = {}
     providers: dict[str, set[str]] = {}
-    for status, package, relations, provides in (line.split("\t") for line in output.splitlines()):
-        if status == "installed":
-            depends[package] = RELATION.findall(relations)
-            for name in (package, *RELATION.findall(provides)):
-                providers.setdefault(name, set()).add(package)
+    fields = ("Package", "Pre-Depends", "Depends", "Provides")
+    for package, before, after, provides in installed_packages(*fields):
+        depends[package] = RELATION.findall(f"{before}, {after}")
+        for name in (package, *RELATION.findall(provides)):
+            providers.setdefault(name, set()).add(package)
     named = [re.split("[:=]", item)[0] for item in list_param("packages")]
     todo = [*named, *(row[0] for row in needed_libraries())]
     wanted: set[str] = set()

@@ -17,7 +17,7 @@ def owners() -> tuple[object, ...]:
     if code != 0:
         return False, tail(output)
     present = set(re.findall(r"(?m)^\t(\S+) \(", output))
-    installed = installed_packages()
+    installed = {package for (package,) in installed_packages("Package")}
     users: dict[str, dict[str, list[str]]] = {}
     missing = []
     for package, _version, library, file in needed_libraries():

@@ -1222,16 +1222,42 @@ def script(file: Path, text: str) -> None:
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
 
 
+INSTALLED = """\
+installed\ttool\tamd64\t1\t
+installed\texim\tamd64\t4:4\tmail-agent (= 1), other
+deinstall\tgone\tamd64\t1\tghost
+"""
+
+
+@pytest.mark.parametrize(
+    ("named", "wrong"),
+    [
+        ("tool exim=4:4 tool:amd64=1 mail-agent other", ""),
+        ("gone ghost ool", "gone is not installed; ghost is not installed; ool is not installed"),
+        ("tool=2 other:i386", "tool is 1, not 2; other:i386 is not installed"),
+    ],
+)
+def test_packages_of_the_preset_are_installed(tmp_path: Path, named: str, wrong: str) -> None:
+    script(tmp_path / "dpkg-query", f"cat << 'END'\n{INSTALLED}END\n")
+    places = (('guarded("shared libraries"', "# "), ('    guarded("no headers"', "    # "))
+    expect = {"params": {"packages": named.split()}}
+    result = one(check("apt", tmp_path, expect, *places), "packages")
+    assert (result["ok"], result["found"]) == (not wrong, wrong or "5 asked for, 2 in the image")
+    script(tmp_path / "dpkg-query", "echo no database; exit 2")
+    result = one(check("apt", tmp_path, expect, *places), "packages")
+    assert not result["ok"] and "no database" in result["found"]
+
+
 DPKG = """\
-installed\ttool\tlibc6 (>= 2.3), libz1 | libz2, mail-agent:any\t
-installed\texim\tlibc6\tmail-agent (= 1), other
-installed\tlibc6\t\t
-installed\tlibz2\tlibc6\t
-installed\tlibown1\tlibdep1\t
-installed\tlibdep1\t\t
-installed\tstray\tlibc6\t
-installed\tof-base\t\t
-deinstall\tgone\t\t
+installed\ttool\tlibc6 (>= 2.3)\tlibz1 | libz2, mail-agent:any\t
+installed\texim\t\tlibc6\tmail-agent (= 1), other
+installed\tlibc6\t\t\t
+installed\tlibz2\t\tlibc6\t
+installed\tlibown1\t\tlibdep1\t
+installed\tlibdep1\t\t\t
+installed\tstray\t\tlibc6\t
+installed\tof-base\t\t\t
+deinstall\tgone\t\t\t
 """
 
 
@@ -1253,7 +1279,7 @@ def test_package_that_nothing_needs_is_named(tmp_path: Path, named: str) -> None
 def test_check_of_libraries_reports_each_file(tmp_path: Path) -> None:
     rows = [line.split("\t") for line in LIBRARIES.splitlines()]
     fakes = (("/sbin/ldconfig", "ldconfig"), ("in needed_libraries()", f"in {rows}"))
-    script(tmp_path / "dpkg-query", 'for p in libc6 libnew1; do echo "installed\t$p\t1"; done')
+    script(tmp_path / "dpkg-query", 'for p in libc6 libnew1; do echo "installed\t$p"; done')
     present = "libnewest.so.1 libother.so.1"
     script(tmp_path / "ldconfig", f'for p in {present}; do echo "\t$p (libc6) => /x"; done')
     (result,) = check("libraries", tmp_path, {}, *fakes)
