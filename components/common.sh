@@ -154,7 +154,7 @@ unpack_source() {
     case "$file" in
         *.zip) unpack_zip "$file" "$room" || die "$(basename "$file") cannot be unpacked" ;;
         *) tar -xf "$file" -C "$room" --no-same-owner --no-same-permissions "$@" ||
-            die "$(basename "$file") cannot be unpacked (a .xz or .zst archive needs xz-utils or zstd in apt.builder)" ;;
+            die "$(basename "$file") cannot be unpacked (it is damaged, or its compression needs a package in apt.builder)" ;;
     esac
     if [[ -z "$folder" ]]; then
         mapfile -t tops < <(find "$room" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort)
