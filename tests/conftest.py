@@ -15,14 +15,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))  # the helpers of the tests
+sys.path.insert(0, str(HERE / "helpers"))
 
-from fabric import fabricate  # noqa: E402 - needs the path above
+from fabricated_artifacts import fabricate  # noqa: E402 - needs the path above
 from gapforge.base.project import Project  # noqa: E402
 from gapforge.model import preset as presets  # noqa: E402
 from gapforge.model import preset_writer  # noqa: E402
 from gapforge.wizard.facts import Facts, read_facts  # noqa: E402
-from samples import IN_FULL  # noqa: E402
+from samples import IN_FULL, PRESET  # noqa: E402
 
 # The time of an example depends on how busy the machine is.
 settings.register_profile(
@@ -30,7 +30,6 @@ settings.register_profile(
 )
 settings.load_profile("whatever the load")
 
-PRESET = "debian12-cpu-quickstart"
 NOWHERE = "/nonexistent/config"
 _LOOPBACK = ("127.", "::1", "localhost")
 

@@ -40,10 +40,10 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
+sys.path[:0] = [str(HERE / "helpers"), str(HERE.parent / "src")]
 
 from bundles import PRESET, sender, site_at  # noqa: E402 - needs the path above
-from fabric import write_lock  # noqa: E402
+from fabricated_artifacts import write_lock  # noqa: E402
 from gapforge.base.files import sha256_file  # noqa: E402
 from gapforge.base.project import Project  # noqa: E402
 from gapforge.model import lock as locks  # noqa: E402

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
+sys.path[:0] = [str(HERE / "helpers"), str(HERE.parent / "src")]
 
 from gapforge.base.progress import Progress  # noqa: E402 - needs the path above
 from gapforge.store.store import Store  # noqa: E402

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/unit/model"), str(ROOT / "src")]
+sys.path[:0] = [str(ROOT / "tests/helpers"), str(ROOT / "tests/unit/model"), str(ROOT / "src")]
 
 from test_build_packages import FFMPEG_OPTIONS, OPENCV_OPTIONS  # noqa: E402
 

@@ -13,10 +13,10 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+from checkout import sync_in_copy
 from compiler_cache import CompilerCache
 from gapforge.base.project import Project
 from gapforge.engine import private_daemon, private_daemon_state
-from places import sync_in_copy
 
 PRACTICE = "debian12-cpu-quickstart"
 # The first of these compiles FFmpeg and OpenCV, the other uses its compiler cache.

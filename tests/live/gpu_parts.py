@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from pathlib import Path
 
-from packages import index_of
+from apt_repositories import index_of
 
 PLATFORM = "x86_64-linux-gnu"
 _MODULE = """

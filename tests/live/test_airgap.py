@@ -19,14 +19,13 @@ from pathlib import Path
 
 import pytest
 
+from checkout import copy_repository, site_python
 from compiler_cache import CompilerCache
 from gapforge.base.files import canonical_json
 from gapforge.base.project import Project
 from gapforge.model import lock as locks
-from places import copy_repository, site_python
-from samples import ROOT, sha
+from samples import PRESET, ROOT, sha
 
-PRESET = "debian12-cpu-quickstart"
 CANARY = {
     "XAIVA_LICENSE_TOKEN": "canary-secret-5f2b9c7e41",
     "XAIVA_BUILD_TOKEN": "canary-arg-a81d03e6f9",

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from apt_repositories import fetch, make_base, make_deb, make_key, signed_repository
 from gapforge.base.errors import FetchError, ResolveError
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -22,7 +23,6 @@ from gapforge.model.preset import AptSource
 from gapforge.sync import apt_errors, base_images, oci_layout
 from gapforge.sync.apt_resolver import AptResolver, DebFile, write_index
 from gapforge.sync.network import Network
-from packages import fetch, make_base, make_deb, make_key, signed_repository
 from servers import Site, file_server
 
 QUIET = Progress("test", quiet=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from bundles import PRESET, carry, hashes, receive, sender, site_at
+from bundles import PRESET, carried, carry, hashes, receive, sender, site_at
 from gapforge.base.errors import StorageError
 from gapforge.base.project import Project
 from gapforge.bundle.companion_files import companion_bytes
 from gapforge.store.verify_artifacts import verify
-from media import carried, gapforge, tree
-from places import unmount
+from gapforge_process import gapforge, tree
+from mounts import unmount
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 

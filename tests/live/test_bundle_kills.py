@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from bundles import PRESET, Sender, hashes, sender, site_at
+from bundles import PRESET, Sender, carried, hashes, sender, site_at
 from gapforge.base.project import Project
-from media import argv, carried, environment, gapforge, mounted, tree
+from gapforge_process import argv, environment, gapforge, tree
+from mounts import mounted
 
 KILLS = int(os.environ.get("GAPFORGE_KILLS", "25"))
 SOME_KILLS = 10

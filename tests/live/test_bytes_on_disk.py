@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bundles import PRESET, Sender, sender, site_at
-from fabric import write_lock
+from fabricated_artifacts import write_lock
 from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
 from gapforge.bundle.volume_format import HEAD, TRAILER
@@ -20,7 +20,7 @@ from gapforge.bundle.volume_reader import read_volume
 from gapforge.model import preset as presets
 from gapforge.model import preset_writer
 from gapforge.model.lock import Entry, Lock, LockedImage
-from media import gapforge, tree
+from gapforge_process import gapforge, tree
 from samples import ROOT
 
 MB = 1_000_000

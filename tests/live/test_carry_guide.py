@@ -26,14 +26,15 @@ from pathlib import Path
 
 import pytest
 
+from checkout import copy_repository, site_python
 from compiler_cache import CompilerCache
 from gapforge.base.files import sha256_file
 from gapforge.base.project import Project
 from gapforge.engine import private_daemon_state
 from gapforge.model import lock as locks
 from gapforge.rehearsal.simulated_site import site_of
+from mounts import unmount
 from page_blocks import Block, blocks, run
-from places import copy_repository, site_python, unmount
 from samples import ROOT
 from transcripts import Transcript
 

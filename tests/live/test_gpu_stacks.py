@@ -22,10 +22,10 @@ from typing import Any
 import gpu_parts
 import pytest
 
+from apt_repositories import make_key
 from gapforge.model import lock as locks
 from gapforge.model.lock import Lock
-from packages import make_key
-from places import unmount
+from mounts import unmount
 from samples import ROOT, sha
 from servers import Site, file_server, publish
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bundles import hashes, site_at
+from forged_volumes import forge, index_with
 from gapforge.bundle.volume_format import MAX_INDEX, compact_json
-from hostile import forge, index_with
-from media import environment
+from gapforge_process import environment
 
 MOST = 200_000  # kB
 ENTRIES = 57_000

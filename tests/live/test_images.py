@@ -33,7 +33,7 @@ from gapforge.sync import base_image_facts, oci_layout
 from gapforge.sync.base_images import fetch
 from gapforge.sync.network import Network, NoAnswerError
 from gapforge.sync.registry_images import look_up
-from raised import values_of
+from raised_errors import values_of
 from samples import QUICKSTART, ROOT
 from tiny_image import make_layout
 

@@ -13,29 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from bundles import PRESET, carry, hashes, sender, site_at
-from fabric import write_lock
+from bundles import PRESET, carried, carry, hashes, sender, site_at
+from fabricated_artifacts import write_lock
 from gapforge.base.project import Project
 from gapforge.bundle import disk_space
 from gapforge.bundle.import_objects import StoreBatch
 from gapforge.bundle.volume_writer import _VolumeFile
 from gapforge.model.lock import Entry
 from gapforge.store.store import Store
-from media import (
-    Method,
-    argv,
-    carried,
-    drivers,
-    environment,
-    exfat,
-    fat,
-    gapforge,
-    image,
-    need,
-    run,
-    struck,
-    tree,
-)
+from gapforge_process import Method, argv, environment, gapforge, run_and_kill, tree
+from mounts import drivers, exfat, fat, image, need, run
 
 MB = 1_000_000
 
@@ -220,7 +207,7 @@ def test_killed_import_on_exfat_is_completed(tmp_path: Path, at: tuple[Method, i
     carry(made, tmp_path / "out", size=3 * MB)
     with exfat(tmp_path / "disk", image(tmp_path / "disk.img", 60 << 20, "mkfs.exfat")) as folder:
         site = site_at(folder / "site")
-        code, said = struck(site.root, at, "unpack", tmp_path / "out")
+        code, said = run_and_kill(site.root, at, "unpack", tmp_path / "out")
         assert code == -signal.SIGKILL, said
         here = hashes(site)  # asserts the checksum of every object
         assert bool(here) == (at[0] != StoreBatch.add)
@@ -269,6 +256,6 @@ def test_unplugged_stick_is_reported_and_continued(tmp_path: Path) -> None:
 def unplugged(root: Path, folder: Path, at: tuple[Method, int], *words: str | Path) -> str:
     """Run a command, unplug its stick early, and return the output."""
     (driver,) = drivers(folder)
-    code, said = struck(root, at, *words, victim=driver)
+    code, said = run_and_kill(root, at, *words, victim=driver)
     assert code in (15, 21) and "Traceback" not in said, said
     return said

@@ -16,13 +16,12 @@ from typing import Any
 
 import pytest
 
+from checkout import copy_repository
 from gapforge.base.project import Project
 from gapforge.engine import private_daemon, private_daemon_state
 from gapforge.rehearsal.simulated_site import site_of
-from places import copy_repository
-from samples import ROOT
+from samples import PRESET, ROOT
 
-PRESET = "debian12-cpu-quickstart"
 CANARY = {
     "XAIVA_LICENSE_TOKEN": "canary-secret-3c81f09d55",
     "XAIVA_BUILD_TOKEN": "canary-arg-77e2b40ac1",

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from servers import Site, file_server
-from syncworld import NAME, World, install, tree
+from sync_world import NAME, World, install, tree
 
 HERE = Path(__file__).resolve().parents[1]
 KILLS = 10
@@ -25,7 +25,7 @@ MORE = 200_000  # bytes that the server still sends after a kill
 
 
 def command(site: Site, root: Path, *more: str) -> list[str]:
-    return [sys.executable, str(HERE / "syncworld.py"), site.url, str(root), *more]
+    return [sys.executable, str(HERE / "helpers/sync_world.py"), site.url, str(root), *more]
 
 
 def assert_final_names_are_verified(root: Path) -> None:

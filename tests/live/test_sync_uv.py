@@ -23,7 +23,7 @@ from gapforge.model.preset import Preset, load, parse
 from gapforge.sync import python_packages
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import Resolver
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 from servers import Site, file_server, publish, wheel
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -37,7 +37,7 @@ from gapforge.base.files import (
     unsafe_path_reason,
     write_text,
 )
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 pytestmark = pytest.mark.every_python
 

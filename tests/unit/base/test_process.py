@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gapforge.base import process
 from gapforge.base.errors import ToolError
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 pytestmark = pytest.mark.every_python
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from bundles import Sender, carry, hashes, names, receive, sender, site_at
+from forged_volumes import HASH, forge, index_with
 from gapforge.base.errors import BundleError
 from gapforge.base.progress import Progress
 from gapforge.bundle.find_volumes import scan_media
 from gapforge.bundle.unpack import unpack
 from gapforge.bundle.volume_format import Damaged, volume_index
 from gapforge.bundle.volume_reader import read_volume
-from hostile import HASH, forge, index_with
-from raised import assert_error
+from raised_errors import assert_error
 
 BIG = random.Random(5).randbytes(150_000)
 SIZE = 60_000

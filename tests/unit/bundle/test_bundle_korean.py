@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from bundles import PRESET, carry, receive, sender, site_at
+from forged_volumes import HASH, HOSTILE, forge
 from gapforge.base.errors import Fault
 from gapforge.bundle.volume_format import Damaged
 from gapforge.bundle.volume_reader import read_volume
-from hostile import HASH, HOSTILE, forge
 
 
 def test_damaged_volume_is_described_in_korean(

@@ -23,7 +23,7 @@ from gapforge.trust import rollback_protection, ssh_signatures
 from gapforge.trust.rollback_protection import AcceptedState, AcceptedStates
 from gapforge.trust.ssh_signatures import BUNDLE, LOCK, PublicKey
 from gapforge.trust.trusted_signers import Signer, Signers, Untrusted
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 LOCK_TEXT, OTHER_TEXT = b"the lock", b"another lock"
 OLD, MADE, NEW = (f"2025-01-0{day}T00:00:00Z" for day in (1, 2, 3))

@@ -7,7 +7,7 @@ from pathlib import Path
 from bundles import PRESET, sender
 from gapforge.bundle.contents import preset_contents
 from gapforge.model import preset as presets
-from raised import values_of
+from raised_errors import values_of
 
 
 def test_contents_name_object_and_preset(tmp_path: Path) -> None:

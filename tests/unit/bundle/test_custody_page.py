@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bundles import PRESET, RUN_ENV, Sender, sender, site_at
-from fabric import write_lock
+from fabricated_artifacts import write_lock
 from gapforge.base.project import Project
 from gapforge.base.text import width
 from gapforge.bundle import custody_facts

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from bundles import PRESET, RUN_ENV, Sender, carry, hashes, names, receive, repair, sender, site_at
+from forged_volumes import HASH, HOSTILE, forge, index_with
 from gapforge.base.errors import BundleError, StorageError
 from gapforge.base.project import Project
 from gapforge.bundle import unpack as unpacking
@@ -29,8 +30,7 @@ from gapforge.bundle.repair_request import RepairRequest, read_request
 from gapforge.bundle.volume_format import MAX_INDEX, Damaged
 from gapforge.bundle.volume_reader import read_volume
 from gapforge.store.verify_artifacts import verify
-from hostile import HASH, HOSTILE, forge, index_with
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 SIZE = 40_000
 KILLS = 10
@@ -708,7 +708,7 @@ receive(Project(root, root / "artifacts"), Path(sys.argv[3]), Path(sys.argv[4]))
 def killed(code: str, *words: str, after: float) -> bool:
     """Run a script and kill it after some seconds. Return whether it was still running."""
     run = subprocess.Popen(
-        [sys.executable, "-c", code, str(Path(__file__).resolve().parents[2]), *words],
+        [sys.executable, "-c", code, str(Path(__file__).resolve().parents[2] / "helpers"), *words],
         env=RUN_ENV,
         cwd="/",
         stdout=subprocess.PIPE,

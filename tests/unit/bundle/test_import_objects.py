@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bundles import PRESET, carry, hashes, receive, sender, site_at
+from forged_volumes import HASH, forge, index_with
 from gapforge.base import files as careful
 from gapforge.base.errors import StorageError
 from gapforge.base.progress import Progress
@@ -23,7 +24,6 @@ from gapforge.bundle.volume_format import Part, StoredPart, describe_read_error
 from gapforge.store import store as stores
 from gapforge.store.store import Store
 from gapforge.store.verify_artifacts import verify
-from hostile import HASH, forge, index_with
 
 
 def test_ordered_parts_are_hashed_while_written(

@@ -46,7 +46,7 @@ from gapforge.model import preset as documents
 from gapforge.store.inventory import Inventory
 from gapforge.store.store import preset_in_use
 from gapforge.store.verify_artifacts import verify
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 from samples import ROOT
 
 SMALL = 64 << 10

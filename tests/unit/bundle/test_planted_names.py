@@ -16,7 +16,7 @@ from bundles import PRESET, Sender, carry, receive, sender, site_at
 from gapforge.base.errors import StorageError
 from gapforge.bundle.pack import Packed
 from gapforge.store.verify_artifacts import verify
-from raised import assert_error
+from raised_errors import assert_error
 
 SIZE = 40_000
 BIG = random.Random(3).randbytes(100_000)

@@ -12,7 +12,7 @@ import pytest
 from bundles import carry, hashes, receive, sender, site_at
 from gapforge.base.files import is_gone
 from gapforge.bundle.volume_format import Damaged, describe_read_error
-from raised import values_of
+from raised_errors import values_of
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENODEV, errno.ENOTCONN])

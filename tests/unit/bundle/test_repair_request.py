@@ -14,7 +14,7 @@ from gapforge.bundle.bundle_index import VolumeEntry, index_name, render_index
 from gapforge.bundle.repair_request import RepairRequest, merge_parts, read_request, requested_parts
 from gapforge.bundle.volume_format import FORMAT, BundledPreset, Part, compact_json
 from gapforge.bundle.volume_plan import Plan, make_plan
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 ONE, TWO = "a" * 64, "b" * 64
 PRESET = BundledPreset("p", "1" * 64, "2" * 64)

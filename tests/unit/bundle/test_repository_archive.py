@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from bundles import PRESET, RUN_ENV, Sender, carry, names, receive, repair, sender, site_at
-from fabric import fabricate, write_lock
+from fabricated_artifacts import fabricate, write_lock
 from gapforge.base.errors import BundleError, StorageError
 from gapforge.base.files import sha256_bytes, sha256_file
 from gapforge.base.progress import Progress
@@ -54,7 +54,7 @@ from gapforge.model import preset as documents
 from gapforge.store import gc
 from gapforge.store.store import Store
 from power_cut import power_cut
-from raised import assert_error
+from raised_errors import assert_error
 from samples import ROOT
 
 CANARY = "SECRET-CANARY-7f3a"

@@ -21,7 +21,7 @@ from gapforge.bundle.volume_format import Part
 from gapforge.cli import main as cli
 from gapforge.store.store import Store
 from gapforge.store.verify_artifacts import verify
-from raised import assert_error
+from raised_errors import assert_error
 
 SIZE = 40_000
 Status = namedtuple("Status", "f_bavail f_frsize")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bundles import PRESET, carry, hashes, receive, sender, site_at
+from forged_volumes import forge, index_with
 from gapforge.base.errors import BundleError, BusyError, StorageError, TrustError
 from gapforge.base.files import exclusive, sha256_bytes
 from gapforge.base.progress import Progress
@@ -26,8 +27,7 @@ from gapforge.store import unfinished_imports
 from gapforge.store.store import Store, preset_in_use
 from gapforge.store.verify_artifacts import verify
 from gapforge.trust.trusted_signers import Untrusted
-from hostile import forge, index_with
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 BUNDLE = "ab" * 12
 REQUEST = Path("folder/repair.json")

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from bundles import PRESET, Sender, carry, hashes, names, sender, site_at
+from forged_volumes import HASH, HOSTILE, forge, index_with
 from gapforge.base.errors import StorageError
 from gapforge.base.project import Project
 from gapforge.bundle.volume_format import TRAILER
 from gapforge.bundle.volume_reader import read_volume
 from gapforge.cli import main as cli
 from gapforge.store.verify_artifacts import verify
-from hostile import HASH, HOSTILE, forge, index_with
 
 SIZE = 40_000
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from forged_volumes import HASH, forge, index_with
 from gapforge.base import parallel
 from gapforge.base.files import sha256_bytes
 from gapforge.bundle import volume_reader
@@ -26,8 +27,7 @@ from gapforge.bundle.volume_format import (
     compact_json,
 )
 from gapforge.bundle.volume_reader import damaged_parts, find_files, read_part, read_volume
-from hostile import HASH, forge, index_with
-from raised import values_of
+from raised_errors import values_of
 
 
 def damage(path: Path) -> dict[str, Any]:

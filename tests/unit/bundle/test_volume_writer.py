@@ -23,7 +23,7 @@ from gapforge.bundle.volume_plan import Plan, make_plan
 from gapforge.bundle.volume_reader import damaged_parts, read_volume
 from gapforge.bundle.volume_writer import VolumeWriter
 from gapforge.store.store import Store
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 SIZE = 2500  # bytes of a volume
 PRESETS = (BundledPreset("one", "1" * 64, "2" * 64), BundledPreset("two", "3" * 64, "4" * 64))

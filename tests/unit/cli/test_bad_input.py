@@ -200,7 +200,7 @@ def test_what_a_build_refuses_is_refused_before_the_carry(
 
 
 def test_damaged_artifact_is_refused_before_build(there: Project, tmp_path: Path) -> None:
-    from engine_fakes import Fake
+    from fake_docker import Fake
 
     damaged_artifact(there)
     fake = Fake(tmp_path / "bin")

@@ -17,7 +17,7 @@ from gapforge.cli import main as cli
 from gapforge.cli.verbs import list as list_verb
 from gapforge.engine.build_log import BuildLog
 from gapforge.engine.docker_errors import build_failed, command_failed
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from gapforge.base.errors import PresetError
 from gapforge.model import catalog, versions
 from gapforge.model import preset as presets
-from raised import assert_error
+from raised_errors import assert_error
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -28,7 +28,7 @@ from gapforge.model import catalog as catalogs
 from gapforge.model.catalog import CudaImage, Headers, OpenCVNeed
 from gapforge.model.lock import Entry
 from gapforge.model.preset import Preset, parse
-from raised import values_of
+from raised_errors import values_of
 from samples import ROOT
 
 CATALOG = catalogs.load(ROOT / "catalog")

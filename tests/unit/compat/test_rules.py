@@ -30,7 +30,7 @@ from gapforge.compat.tensorrt import short_version
 from gapforge.compat.torch import builds_for
 from gapforge.model import catalog as catalogs
 from gapforge.model.preset import faults_of, load, parse
-from raised import values_of
+from raised_errors import values_of
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")

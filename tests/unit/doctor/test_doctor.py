@@ -39,7 +39,7 @@ from gapforge.model.preset import Preset
 from gapforge.store.download_preview import Preview, preview
 from gapforge.store.known_sizes import KnownSizes
 from gapforge.store.store import Store
-from raised import values_of
+from raised_errors import values_of
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from engine_fakes import Fake
+from fake_docker import Fake
 from gapforge.base.errors import EngineError
 from gapforge.base.project import Project
 from gapforge.engine import detect, private_daemon_state
 from gapforge.engine.protocol import EngineInfo
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 SOCKET = "unix:///var/run/docker.sock"
 DOWN = f"Cannot connect to the Docker daemon at {SOCKET}. Is the docker daemon running?"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine_contract import MOUNTED, TOKEN, request
-from engine_fakes import Fake
+from fake_docker import Fake
 from gapforge.base import process
 from gapforge.base.errors import BuildError, EngineError, GapforgeError, SecretError, StorageError
 from gapforge.engine import detect
@@ -19,7 +19,7 @@ from gapforge.engine.docker import BuildKitEngine, BuildxEngine, DockerEngine
 from gapforge.engine.docker_client import version_of
 from gapforge.engine.docker_errors import build_failed, command_failed, unreachable
 from gapforge.engine.protocol import BuildRequest, EngineInfo
-from raised import assert_error
+from raised_errors import assert_error
 
 INFO = EngineInfo(
     name="docker-buildkit",

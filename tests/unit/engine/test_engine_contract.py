@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine_contract import CHECKS, Check, load_base
-from engine_fakes import Fake
+from fake_docker import Fake
 from gapforge.engine import detect
 
 KINDS = {

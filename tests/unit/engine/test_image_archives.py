@@ -19,7 +19,7 @@ from gapforge.engine.image_parts import ImageParts
 from gapforge.engine.oci_layout import read_layout
 from gapforge.model.lock import LockedImage
 from gapforge.model.names import OCI_INDEX
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 from tiny_image import make_archive, make_layout
 
 NAME = "localhost/gapforge/base:x"

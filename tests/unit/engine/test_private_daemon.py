@@ -18,7 +18,7 @@ from gapforge.base.files import canonical_json, mark_folder
 from gapforge.base.project import Project
 from gapforge.cli.verbs import engine as command
 from gapforge.engine import private_daemon, private_daemon_state
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 
 @pytest.fixture

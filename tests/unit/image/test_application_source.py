@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PRESET
 from gapforge.base.errors import SourceError
 from gapforge.base.files import mark_folder
 from gapforge.image.application_source import choose, setting_key
 from gapforge.model import preset as presets
 from gapforge.model.preset import Application
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
+from samples import PRESET
 
 APP = Application(name="xaiva-media", source="examples/xaiva-media")
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 import samples
-from conftest import PRESET
-from engine_fakes import Fake
-from fabric import write_lock
+from checkout import copy_repository
+from fabricated_artifacts import write_lock
+from fake_docker import Fake
 from gapforge.base import console
 from gapforge.base.errors import (
     BusyError,
@@ -45,8 +45,8 @@ from gapforge.model import preset as presets
 from gapforge.model.names import ROLES
 from gapforge.store.store import preset_in_use
 from gapforge.store.verify_artifacts import VerifyReport
-from places import copy_repository
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
+from samples import PRESET
 from tiny_image import make_layout
 
 ROOT = Path(__file__).resolve().parents[3]

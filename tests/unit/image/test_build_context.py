@@ -15,7 +15,7 @@ from gapforge.image import build_context
 from gapforge.image.plan import Plan, make_plan
 from gapforge.image.stage_inputs import ContextTexts
 from gapforge.model import component
-from raised import assert_error
+from raised_errors import assert_error
 
 COMPONENTS = component.load_all(samples.ROOT / "components")
 

@@ -13,7 +13,7 @@ from gapforge.image import dockerfile_lint
 from gapforge.image.dockerfile import raise_faults, render
 from gapforge.image.dockerfile_lint import lint
 from gapforge.model import preset as presets
-from raised import values_of
+from raised_errors import values_of
 
 GOOD = """# A Dockerfile of ours: a comment may name syntax and ADD.
 ARG BASE

@@ -14,7 +14,7 @@ from gapforge.base import limits
 from gapforge.base.errors import SourceError
 from gapforge.image.gapforgeignore import NAME, read_rules
 from gapforge.image.source_files import list_files
-from raised import values_of
+from raised_errors import values_of
 
 FILES = (
     *("a", "a.o", "b.pyc", "x.py", "ab", "a b", "a "),

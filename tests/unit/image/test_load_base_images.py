@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from engine_fakes import Fake
+from fake_docker import Fake
 from gapforge.base.errors import EngineError, TargetError, VerifyError
 from gapforge.engine import detect
 from gapforge.engine.protocol import Engine
 from gapforge.image import load_base_images
 from gapforge.model.lock import LockedImage
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 from tiny_image import make_archive, make_layout
 
 

@@ -15,7 +15,7 @@ from gapforge.base.errors import SmokeError, ToolError
 from gapforge.cli.verbs import build as build_verb
 from gapforge.image import smoke_checks
 from gapforge.image.smoke_checks import CheckResult
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 EXPECTED = {"component": "ffmpeg", "enabled": True}
 

@@ -15,7 +15,7 @@ from gapforge.base.errors import SourceError, StorageError
 from gapforge.base.files import content_mtime, mark_folder, sha256_bytes
 from gapforge.image import source_copy
 from gapforge.image.source_copy import CopyResult, copy_source
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 import samples
 import wizard_screens
-from engine_fakes import Fake
+from fake_docker import Fake
 from gapforge.base.project import Project
 from gapforge.cli import main as cli
 from gapforge.image import build_context, smoke_checks

@@ -10,7 +10,7 @@ import pytest
 
 from gapforge.base.errors import TargetError
 from gapforge.model import base_image_rules
-from raised import values_of
+from raised_errors import values_of
 
 SOURCE = Path(__file__).resolve().parents[3] / "src" / "gapforge"
 

@@ -24,7 +24,7 @@ from gapforge.model.preset import BaseImage
 from gapforge.sync import registry_images
 from gapforge.sync.network import Network, NoAnswerError
 from gapforge.updates import published_releases
-from raised import values_of
+from raised_errors import values_of
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "canary-77aa $ % : /"

@@ -15,7 +15,7 @@ from gapforge.model import env_file
 from gapforge.model import preset as presets
 from gapforge.model.env_file import SecretSet, load, parse
 from gapforge.model.preset import Secret
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 TOKEN, BUILD = (
     Secret("XAIVA_LICENSE_TOKEN", "secret", False),

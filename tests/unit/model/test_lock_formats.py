@@ -19,7 +19,7 @@ from gapforge.model.preset_status import readiness_of
 from gapforge.model.to_resolve import list_to_resolve
 from gapforge.model.unresolved_item import Reason
 from gapforge.store.verify_artifacts import verify
-from raised import assert_error
+from raised_errors import assert_error
 from servers import file_server
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -86,7 +86,7 @@ def test_artifacts_with_format_1_lock_verify(
     from gapforge.sync import sync as syncing
     from gapforge.sync.network import Network
     from gapforge.sync.run import Options
-    from syncworld import NAME, World, install  # sync without a network
+    from sync_world import NAME, World, install  # sync without a network
 
     project = Project(tmp_path, tmp_path / "artifacts")
     with file_server() as site:

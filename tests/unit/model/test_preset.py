@@ -26,7 +26,7 @@ from gapforge.model import lock as locks
 from gapforge.model.lock import Lock
 from gapforge.model.preset_status import readiness_of
 from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "debian12-cpu-quickstart"

@@ -29,7 +29,7 @@ from gapforge.model.schema import (
     nearest,
     read_json,
 )
-from raised import values_of
+from raised_errors import values_of
 
 WORD = Text("a word", r"[a-z]+", "lower-case letters")
 INNER = Record({"n": Number("a number", 1, 5)}, {"flag": Flag()})

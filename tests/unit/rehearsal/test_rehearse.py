@@ -16,7 +16,7 @@ import pytest
 
 import samples
 from bundles import PRESET, RUN_ENV, Sender, carry, hashes, receive, sender, site_at
-from fabric import fabricate
+from fabricated_artifacts import fabricate
 from gapforge.base import process
 from gapforge.base.errors import (
     ERROR_CLASSES,

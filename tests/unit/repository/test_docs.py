@@ -330,7 +330,7 @@ def test_recordings_of_the_terminal_are_current() -> None:
     """Help, list, doctor and the wizard at 40, 80 and 110 columns in both languages."""
     for name, text in terminal_recordings.recordings().items():
         assert read(f"docs/samples/terminal/{name}") == text, (
-            "run: PYTHONPATH=src python tests/terminal_recordings.py"
+            "run: PYTHONPATH=src python tests/helpers/terminal_recordings.py"
         )
         columns = int(name.partition(".")[0])
         assert max(width(line) for line in text.splitlines()) <= columns
@@ -342,7 +342,7 @@ def test_samples_are_those_of_the_code(path: str) -> None:
     made = doc_samples.samples()
     for name, text in made.items():
         assert read(f"docs/samples/{name}") == text, (
-            "run: PYTHONPATH=src python tests/doc_samples.py"
+            "run: PYTHONPATH=src python tests/helpers/doc_samples.py"
         )
     assert set(made) == {p.name for p in (ROOT / "docs/samples").glob("*.*") if p.suffix != ".md"}
     hosts = set(re.findall(r"https?://([^/\s]+)|(\w+\.\w+)/", "".join(made.values())))

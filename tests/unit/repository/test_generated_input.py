@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 import samples
+from forged_volumes import forge, index_with
 from gapforge.base.errors import (
     BundleError,
     EngineError,
@@ -62,8 +63,7 @@ from gapforge.sync import (
     wheel_licence,
 )
 from gapforge.trust import rollback_protection, ssh_signatures, trusted_signers
-from hostile import forge, index_with
-from mutations import mutated
+from random_changes import mutated
 
 SECONDS = float(os.environ.get("GAPFORGE_FUZZ_SECONDS", "0"))
 INPUTS = 25  # for each reader in CI

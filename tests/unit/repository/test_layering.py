@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from checkout import git_files, nodes
 from gapforge.base.project import LEAST_PYTHON
-from places import git_files
-from samples import nodes
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "src" / "gapforge"

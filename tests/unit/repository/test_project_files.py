@@ -52,6 +52,12 @@ def test_kept_mutants_are_of_lines_that_exist() -> None:
         assert kept["line"] in lines, kept
 
 
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CONTRIBUTING.en.md"])
+def test_contributing_page_names_every_test_helper(name: str) -> None:
+    helpers = {file.stem for file in (ROOT / "tests/helpers").glob("*.py")}
+    assert helpers - set(re.findall(r"`(\w+)`", text(name))) == set()
+
+
 @pytest.mark.parametrize("name", ["CHANGELOG.md", "CHANGELOG.en.md"])
 def test_changelog_begins_with_current_version(name: str) -> None:
     versions = RELEASE.findall(text(name))

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from conftest import PRESET
-from fabric import FILES
+from fabricated_artifacts import FILES
 from gapforge.base.errors import BusyError, LockError, StorageError
 from gapforge.base.files import exclusive, mark_folder, sha256_bytes
 from gapforge.base.project import Project
@@ -27,8 +26,8 @@ from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
 from gapforge.store import gc, sha256sums
 from gapforge.store.gc import DOWNLOAD, OBJECT, WORK
 from gapforge.store.store import Store
-from raised import assert_error, values_of
-from samples import ROOT
+from raised_errors import assert_error, values_of
+from samples import PRESET, ROOT
 
 LOOSE = b"nobody needs this"
 

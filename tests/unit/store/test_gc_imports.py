@@ -22,7 +22,7 @@ from gapforge.store.inventory import Inventory
 from gapforge.store.store import Store
 from gapforge.store.verify_artifacts import verify
 from gapforge.sync.unfinished_sync import clear_leftovers
-from raised import assert_error
+from raised_errors import assert_error
 
 SIZE = 40_000
 LOOSE = b"nobody needs this"

@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import PRESET
-from fabric import FILES
+from fabricated_artifacts import FILES
 from gapforge import __version__
 from gapforge.base.errors import UsageError, VerifyError
 from gapforge.base.files import sha256_bytes
@@ -33,8 +32,8 @@ from gapforge.store.inventory import (
     short_digest,
 )
 from gapforge.store.store import Store
-from raised import assert_error, values_of
-from samples import ROOT
+from raised_errors import assert_error, values_of
+from samples import PRESET, ROOT
 
 HASHES = st.binary(min_size=32, max_size=32).map(bytes.hex)
 INVENTORIES = st.builds(

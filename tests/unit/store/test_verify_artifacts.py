@@ -20,8 +20,7 @@ from pathlib import Path
 import pytest
 
 import samples
-from conftest import PRESET
-from fabric import FILES, sums_text, write_lock
+from fabricated_artifacts import FILES, sums_text, write_lock
 from gapforge.base import limits
 from gapforge.base.errors import LockError, VerifyError
 from gapforge.base.progress import Progress
@@ -29,8 +28,8 @@ from gapforge.base.project import Project
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.store.verify_artifacts import FileFault, VerifyReport, check_preset_state, verify
-from raised import assert_error, values_of
-from samples import ROOT
+from raised_errors import assert_error, values_of
+from samples import PRESET, ROOT
 
 WHEEL = next(path for path in FILES if path.startswith("wheels/"))
 SOURCE = "sources/ffmpeg_5.1.9.orig.tar.xz"

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apt_repositories import STATUS, fetch, flat_repository, make_base, make_deb
 from gapforge.base import process
 from gapforge.base.errors import FetchError, ResolveError, ToolError, VerifyError
 from gapforge.base.files import sha256_bytes
@@ -23,8 +24,7 @@ from gapforge.sync.base_image_facts import read_files
 from gapforge.sync.isolated_apt import IsolatedApt
 from gapforge.sync.network import Network
 from gapforge.sync.oci_layout import read_layout
-from packages import STATUS, fetch, flat_repository, make_base, make_deb
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 from servers import Site, file_server
 
 needs_apt = pytest.mark.skipif(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import samples
+from apt_repositories import STATUS, make_base
 from gapforge.base.errors import CompatibilityError, ResolveError
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -16,7 +17,6 @@ from gapforge.model.preset import BaseImage
 from gapforge.sync import base_images, mmdebstrap_base
 from gapforge.sync.base_images import check_base
 from gapforge.sync.network import Network
-from packages import STATUS, make_base
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from gapforge.store.store import Store
 from gapforge.sync import download
 from gapforge.sync.download import Downloader, Got, Want, _Answer, _key, _Part
 from gapforge.sync.network import Network
-from raised import values_of
+from raised_errors import values_of
 from servers import Behaviour, file_server
 
 BODY = random.Random(7).randbytes(300_000)

@@ -14,9 +14,9 @@ from gapforge.model.lock import Entry
 from gapforge.model.preset import Preset, load
 from gapforge.sync import install_proof
 from gapforge.sync.install_proof import Proof
-from raised import assert_error
+from raised_errors import assert_error
 from servers import wheel
-from syncworld import sha
+from sync_world import sha
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -30,9 +30,9 @@ from gapforge.sync import sync as syncing
 from gapforge.sync.network import Network
 from gapforge.sync.run import Options, Outcome
 from gapforge.tools.package_versions import Review, Stack, render
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 from servers import file_server
-from syncworld import NAME, World, install, noise, sha, tree
+from sync_world import NAME, World, install, noise, sha, tree
 
 REGISTRY = {role: {"image": f"team/base-{role}:1"} for role in ("builder", "runtime")}
 BUILT = {name: {"apt-source": name, "licence": "X"} for name in ("ffmpeg", "opencv")}

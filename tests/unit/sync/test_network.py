@@ -15,7 +15,7 @@ import samples
 from gapforge.base.errors import FetchError, UsageError
 from gapforge.sync import apt_errors, download, pip_settings, registry_images, uv_errors
 from gapforge.sync.network import Network
-from raised import values_of
+from raised_errors import values_of
 
 
 def network(**env: str) -> Network:

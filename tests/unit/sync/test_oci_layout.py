@@ -37,7 +37,7 @@ from gapforge.sync.docker_archive import import_archive
 from gapforge.sync.mmdebstrap_base import clean_tar
 from gapforge.sync.network import Network, NoAnswerError
 from gapforge.sync.registry_images import look_up, split_reference
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 pytestmark = pytest.mark.every_python
 

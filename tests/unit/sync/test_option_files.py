@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import packages
+import apt_repositories
 import samples
 from gapforge.base.errors import Fault, ResolveError
 from gapforge.compat import build_packages
@@ -18,7 +18,7 @@ from gapforge.model.catalog import load
 from gapforge.model.preset import Preset
 from gapforge.sync import apt_errors, option_files
 from gapforge.sync.base_image_facts import ImageFiles, Node, only_presence_matters
-from raised import values_of
+from raised_errors import values_of
 
 ROOT = Path(__file__).resolve().parents[3]
 PKGCONFIG = "usr/lib/x86_64-linux-gnu/pkgconfig"
@@ -37,7 +37,7 @@ class Files(option_files.BuilderFiles):
     def __init__(self, debs: Mapping[str, list[str]], image: list[str], folder: Path) -> None:
         self.images_read = 0
         made = {
-            name: packages.make_deb(folder, name, "1", files=dict.fromkeys(paths, b"x"))
+            name: apt_repositories.make_deb(folder, name, "1", files=dict.fromkeys(paths, b"x"))
             for name, paths in debs.items()
         }
 

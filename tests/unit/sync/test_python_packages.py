@@ -20,7 +20,7 @@ from gapforge.model.unresolved_item import Reason
 from gapforge.sync import python_packages, target_python, uv_errors
 from gapforge.sync.network import Network, NoAnswerError
 from gapforge.sync.python_packages import Resolver
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 pytestmark = pytest.mark.every_python
 

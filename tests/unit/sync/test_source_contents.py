@@ -19,7 +19,7 @@ from gapforge.model.preset import Preset
 from gapforge.model.source_versions import stated_versions
 from gapforge.sync import source_contents
 from gapforge.sync.source_contents import Downloaded
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 ROOT = Path(__file__).resolve().parents[3]
 REFERENCE = "ubuntu22.04-cuda11.8-torch2.1"

@@ -43,9 +43,9 @@ from gapforge.sync.network import Network
 from gapforge.sync.run import Options, Outcome
 from github_site import TOKEN as GITHUB_TOKEN
 from github_site import github_site
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 from servers import file_server
-from syncworld import NAME, FakeProof, World, install, noise, sha, tree
+from sync_world import NAME, FakeProof, World, install, noise, sha, tree
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -26,7 +26,7 @@ from gapforge.model.preset_status import readiness_of
 from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
 from gapforge.store import download_preview, known_sizes
 from gapforge.store.store import Store
-from raised import values_of
+from raised_errors import values_of
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = presets.names(ROOT / "presets")

@@ -23,9 +23,9 @@ from gapforge.sync import apt_errors, lock_diff, lock_only
 from gapforge.sync.download import Downloader, Want
 from gapforge.sync.network import Network, NoAnswerError
 from gapforge.sync.run import Options
-from raised import values_of
+from raised_errors import values_of
 from servers import file_server
-from syncworld import NAME, World, install
+from sync_world import NAME, World, install
 
 ROOT = Path(__file__).resolve().parents[3]
 BODY = random.Random(5).randbytes(60_000)

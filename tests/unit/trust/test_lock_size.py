@@ -13,7 +13,7 @@ from gapforge.bundle.sign_bundle import sign_lock
 from gapforge.model import lock as locks
 from gapforge.trust import ssh_signatures
 from gapforge.trust.trusted_signers import Signer, Signers, check_lock
-from raised import assert_error
+from raised_errors import assert_error
 from signers import make_key, needs_ssh_keygen, pub
 
 

@@ -20,7 +20,7 @@ from gapforge.base.errors import ToolError, TrustError
 from gapforge.trust import private_ssh_agent, ssh_signatures
 from gapforge.trust.private_ssh_agent import unlocked
 from gapforge.trust.ssh_signatures import PublicKey, SigningKey
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 PUBLIC = PublicKey("ssh-ed25519", b"blob")
 KEY = SigningKey(Path("/keys/mine"), PUBLIC, has_passphrase=True)

@@ -15,7 +15,7 @@ from gapforge.base.errors import BusyError, TrustError
 from gapforge.base.project import Project
 from gapforge.trust import rollback_protection
 from gapforge.trust.rollback_protection import AcceptedState, AcceptedStates
-from raised import assert_error
+from raised_errors import assert_error
 
 OLD, MIDDLE, NEW = (f"2025-01-0{day}T00:00:00Z" for day in (1, 2, 3))
 ONE, TWO, THREE, FOUR = (digit * 64 for digit in "1234")

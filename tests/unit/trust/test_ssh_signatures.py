@@ -25,7 +25,7 @@ from gapforge.trust.ssh_signatures import (
     parse_signature,
     signing_key,
 )
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 from signers import (
     at_a_terminal,
     fingerprint,

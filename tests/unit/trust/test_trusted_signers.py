@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from bundles import PRESET, RUN_ENV, hashes, sender, site_at
-from fabric import fabricate
+from bundles import PRESET, RUN_ENV, carried, hashes, sender, site_at
+from fabricated_artifacts import fabricate
 from gapforge.base import sudo_caller
 from gapforge.base.errors import BusyError, TrustError
 from gapforge.base.files import sha256_bytes
@@ -34,8 +34,7 @@ from gapforge.store import sha256sums
 from gapforge.store.store import Store
 from gapforge.store.verify_artifacts import verify
 from gapforge.trust import ssh_signatures, trusted_signers
-from media import carried
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 from samples import ROOT
 from signers import (
     SIGNED_AT,

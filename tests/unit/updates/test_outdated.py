@@ -34,7 +34,7 @@ from gapforge.updates import candidates, compatible_updates, published_releases
 from gapforge.updates.candidates import Candidate, ItemUpdates, Search
 from gapforge.updates.compatible_updates import CompatibleUpdates
 from gapforge.updates.published_releases import Upstream
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")

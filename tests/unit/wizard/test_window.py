@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from fabric import fabricate
+from fabricated_artifacts import fabricate
 from gapforge.base import console
 from gapforge.base.errors import EngineError
 from gapforge.base.project import Project

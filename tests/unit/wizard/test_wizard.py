@@ -27,7 +27,7 @@ from gapforge.wizard import choices, compose_preset
 from gapforge.wizard import screen as screens
 from gapforge.wizard.choices import Base, Choices, MenuItem, find_base
 from gapforge.wizard.questions import Question
-from raised import assert_error, values_of
+from raised_errors import assert_error, values_of
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")

@@ -1,12 +1,13 @@
-"""Copies of the repository for online machines and sites, and the Python of a site."""
+"""List and parse the files of this checkout, copy it, and find the Python that sites have."""
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
 import sys
-import time
+from functools import cache
 from pathlib import Path
 
 from gapforge.bundle.repository_files import MANIFEST, render_manifest
@@ -24,6 +25,12 @@ def git_files() -> list[str] | None:
     if listed.returncode != 0:
         return None
     return [name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()]
+
+
+@cache
+def nodes(file: Path) -> tuple[ast.AST, ...]:
+    """Return all nodes of a Python file, for the tests of how the code is written."""
+    return tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
 
 
 def copy_repository(folder: Path) -> None:
@@ -67,12 +74,3 @@ def site_python() -> str:
         if subprocess.run([candidate, "-c", ""], capture_output=True).returncode == 0:
             return candidate
     return sys.executable
-
-
-def unmount(folder: Path | str) -> None:
-    """Unmount a folder. Retry for 30 seconds: an engine that just ended may still hold it."""
-    for _ in range(60):
-        if subprocess.run(["umount", str(folder)], capture_output=True).returncode == 0:
-            return
-        time.sleep(0.5)
-    subprocess.run(["umount", str(folder)], check=True)

@@ -1,4 +1,4 @@
-"""People with SSH keys, and machines that trust some of them."""
+"""Make SSH keys, agents and signatures, and run gapforge on machines that trust some keys."""
 
 from __future__ import annotations
 

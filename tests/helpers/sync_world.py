@@ -1,7 +1,7 @@
-"""Stand-ins for registry, APT and uv, with files on a loopback server: sync without a network.
+"""Sync without a network: stand-ins for registry, APT and uv, with files on a loopback server.
 
 ``World`` publishes everything; ``install`` replaces the real modules in this process. Run as a
-program, this file performs one sync, which a test can kill: ``python syncworld.py URL ROOT
+program, this file performs one sync, which a test can kill: ``python sync_world.py URL ROOT
 [--update]``.
 """
 
@@ -19,7 +19,8 @@ from typing import Any
 from urllib.request import urlopen
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE), str(ROOT / "src")]
 
 from gapforge.base.errors import Fault, ResolveError  # noqa: E402
 from gapforge.base.files import canonical_json, write_text  # noqa: E402 - needs the path above
@@ -49,7 +50,7 @@ def noise(name: str, size: int) -> bytes:
 
 def preset_raw(**changes: Any) -> dict[str, Any]:
     """Return the quickstart preset with other sources; ``changes`` replace top-level keys."""
-    raw = copy.deepcopy(dict(load(HERE.parent / "presets" / "debian12-cpu-quickstart.json").raw))
+    raw = copy.deepcopy(dict(load(ROOT / "presets" / "debian12-cpu-quickstart.json").raw))
     raw.update(
         {
             "name": NAME,

@@ -1,4 +1,4 @@
-"""Change valid files at random, as damage, mistakes and malice do."""
+"""Change valid input at random, as damage, mistakes and malice do, for readers of files."""
 
 from __future__ import annotations
 

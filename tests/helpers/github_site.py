@@ -1,4 +1,4 @@
-"""A loopback server that answers for a private repository as GitHub does.
+"""Run a loopback server that answers for a private repository as GitHub does.
 
 Sources: the docstring of ``gapforge.sync.github``. The archive's host is another server under
 another host name, whose addresses hold a token of their own.

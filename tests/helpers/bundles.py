@@ -1,4 +1,4 @@
-"""Make projects that pack and sites that unpack, with small files."""
+"""Make projects that pack and sites that unpack, and carry small bundles between them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from fabric import fabricate, write_lock
+from fabricated_artifacts import fabricate, write_lock
 from gapforge.base.files import sha256_bytes, sha256_file
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -21,9 +21,8 @@ from gapforge.bundle.volume_plan import make_plan
 from gapforge.model import lock as locks
 from gapforge.model import preset as documents
 from gapforge.model.lock import Entry, Lock
-from samples import ROOT
+from samples import PRESET, ROOT
 
-PRESET = "debian12-cpu-quickstart"
 RUN_ENV = {
     "PATH": os.environ["PATH"],
     "PYTHONPATH": str(ROOT / "src"),
@@ -146,3 +145,8 @@ def hashes(site: Project) -> set[str]:
 def names(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of the files in a folder, by name."""
     return {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+
+
+def carried(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of packed files by name, without the custody page, which has a date."""
+    return {name: sha256 for name, sha256 in names(folder).items() if ".custody.txt" not in name}

@@ -1,12 +1,10 @@
-"""Small presets and locks for tests, complete and valid."""
+"""Make valid presets and locks in memory, and small files that match such a lock."""
 
 from __future__ import annotations
 
-import ast
 import copy
 import hashlib
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,12 @@ from gapforge.model import component
 from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.preset import Preset, parse
 
-ROOT = Path(__file__).resolve().parents[1]
-QUICKSTART = ROOT / "presets" / "debian12-cpu-quickstart.json"
+ROOT = Path(__file__).resolve().parents[2]
+PRESET = "debian12-cpu-quickstart"  # the practice preset
+QUICKSTART = ROOT / "presets" / f"{PRESET}.json"
 # The same preset as people wrote it when a preset had to name every package and archive.
 IN_FULL = ROOT / "tests" / "unit" / "data" / "presets" / QUICKSTART.name
 COMPONENTS = component.load_all(ROOT / "components")
-
-
-@cache
-def nodes(file: Path) -> tuple[ast.AST, ...]:
-    """Return all nodes of a Python file, for the tests of how the code is written."""
-    return tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
 
 
 def raw_preset(**changes: Any) -> dict[str, Any]:

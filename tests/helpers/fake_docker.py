@@ -1,4 +1,4 @@
-"""Fake docker programs, and the calls that they got."""
+"""Install a docker client without a daemon, and read the calls that it got."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-PROGRAM = Path(__file__).resolve().parent / "fakes" / "docker.py"
+PROGRAM = Path(__file__).resolve().parent / "fake_docker_client.py"
 
 
 class Fake:

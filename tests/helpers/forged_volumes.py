@@ -1,4 +1,4 @@
-"""Hostile volumes: everything is valid except for one intended fault."""
+"""Write volumes of an attacker: all hashes are right, and one value is not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gapforge.bundle.volume_format import FORMAT, HEAD, compact_json, trailer_by
 
 
 def forge(path: Path, index: Any, payload: bytes = b"", *, raw: bytes = b"") -> None:
-    """A volume with this index and all hashes around it right."""
+    """Write a volume with this index, and with right hashes around it."""
     data = raw or compact_json(index)
     offset = len(HEAD) + len(payload)
     path.write_bytes(HEAD + payload + data + trailer_bytes(data, offset))

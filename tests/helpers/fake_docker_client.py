@@ -1,8 +1,8 @@
 #!/usr/bin/env -S python3 -I -S
-"""A docker client with its daemon, for tests.
+"""Behave as a docker client with its daemon. ``fake_docker.Fake`` installs this program.
 
 Images are entries of a JSON file, containers are processes of this machine. ``fake.json`` beside
-the program sets its behaviour (see ``Fake`` in engine_fakes.py). Every call is appended to
+the program sets its behaviour (see ``Fake`` in fake_docker.py). Every call is appended to
 ``calls`` in the state folder, with the variables that matter.
 """
 

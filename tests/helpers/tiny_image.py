@@ -1,4 +1,4 @@
-"""A small base image made from this machine's files, for engine tests without a registry."""
+"""Make a base image that engines can run, from the programs of this machine."""
 
 from __future__ import annotations
 

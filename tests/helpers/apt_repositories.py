@@ -1,4 +1,4 @@
-"""Fixtures for APT: small .debs, repositories of them, and base images."""
+"""Make small .debs, APT repositories of them, signed or not, and base images for APT."""
 
 from __future__ import annotations
 

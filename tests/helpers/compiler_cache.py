@@ -1,4 +1,4 @@
-"""Share what one private engine compiled with the engines after it in a test session."""
+"""Share what one private engine compiled with later engines of the live tests."""
 
 from __future__ import annotations
 

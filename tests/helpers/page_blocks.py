@@ -1,4 +1,4 @@
-"""The blocks of a page that tests run: shell commands, and JSON that a reader adds to a preset.
+"""Find and run the blocks of a page: shell commands, and JSON that a reader adds to a preset.
 
 The line above a block says what happens to it: ``<!-- run: PLACE [EXIT CODE] -->``,
 ``<!-- add to: FILE -->`` or ``<!-- not run: WHY -->``.

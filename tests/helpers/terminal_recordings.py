@@ -1,6 +1,6 @@
 """Record what gapforge shows at a terminal of 40, 80 and 110 columns, in both languages.
 
-``PYTHONPATH=src .gapforge/tests/bin/python tests/terminal_recordings.py`` writes them to
+``PYTHONPATH=src .gapforge/tests/bin/python tests/helpers/terminal_recordings.py`` writes them to
 docs/samples/terminal. The presets are three of this project, the checks of ``doctor`` invented.
 """
 
@@ -22,7 +22,7 @@ from gapforge.cli.verbs import doctor
 from gapforge.doctor.check_result import Check, CheckResult
 from wizard_screens import record
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "samples" / "terminal"
 PRESETS = (
     "debian12-cpu-quickstart",

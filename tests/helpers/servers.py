@@ -1,4 +1,4 @@
-"""Loopback servers for tests: files with the faults of real servers, and Python indexes."""
+"""Run loopback servers: files with the faults of real servers, and Python indexes."""
 
 from __future__ import annotations
 

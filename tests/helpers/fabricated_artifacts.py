@@ -1,4 +1,4 @@
-"""Make small complete artifacts: files of every kind, their lock and SHA256SUMS."""
+"""Write small complete artifacts into a project: files of every kind, lock and SHA256SUMS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check an error by its class, its arguments and its faults, not by its wording."""
+"""Compare a raised error by its class, arguments and faults, not by its wording."""
 
 from __future__ import annotations
 

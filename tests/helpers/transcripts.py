@@ -1,4 +1,4 @@
-"""Transcripts of pages in docs/samples/transcripts: the commands of a page and what they print.
+"""Write transcripts of pages, docs/samples/transcripts: the commands and what they print.
 
 ``tests/heavy/pages`` and ``tests/live/test_carry_guide.py`` write them while they run the pages.
 Paths, hosts and clock times of the machine are replaced, long output is cut; durations are real.

@@ -1,7 +1,7 @@
 """Make the samples in docs/samples from fixed facts, with the code that writes the real records.
 
-``PYTHONPATH=src .gapforge/tests/bin/python tests/doc_samples.py`` writes them. The names, checksums
-and figures are invented; nothing in them depends on the presets of this project.
+``PYTHONPATH=src .gapforge/tests/bin/python tests/helpers/doc_samples.py`` writes them.
+The names, checksums and figures are invented; nothing depends on the presets of this project.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gapforge.image.smoke_checks import CheckResult
 from gapforge.rehearsal.record import Record
 from gapforge.rehearsal.run_gapforge import facts_of_report
 
-FOLDER = Path(__file__).resolve().parents[1] / "docs" / "samples"
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "samples"
 PRESET, VERSION = "site-7", "0.2.0"
 BUNDLE = "0123456789abcdef01234567"
 SIGNER = "SHA256:2jmj7l5rSw0yVb1sample0fingerprint00000000001"

@@ -1,4 +1,4 @@
-"""Checks of the Engine Protocol, for fakes in unit tests and for real daemons in live tests.
+"""Check the Engine Protocol, with a fake engine in unit tests and real daemons in live tests.
 
 Each takes an engine, the name of a base image in it, and an empty folder.
 """
@@ -21,7 +21,7 @@ from gapforge.engine.docker_client import client_env
 from gapforge.engine.protocol import BuildRequest, Engine
 from gapforge.image import load_base_images
 from gapforge.model.lock import LockedImage
-from raised import assert_error
+from raised_errors import assert_error
 from tiny_image import PROGRAMS, make_layout
 
 Check = Callable[[Engine, str, Path], None]

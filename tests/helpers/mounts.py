@@ -1,11 +1,10 @@
-"""Run real commands in test projects, and mount the file systems of removable media."""
+"""Mount exFAT and FAT file systems, as removable media have them, and unmount busy folders."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,101 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bundles import names
-from gapforge.base.files import sha256_file
-from samples import ROOT
-
-Method = Callable[..., object]
 SBIN = os.environ["PATH"] + ":/usr/sbin:/sbin"
-
-
-def environment(root: Path) -> dict[str, str]:
-    """Return the environment of a command in the project ``root``."""
-    return {
-        "PATH": os.environ["PATH"],
-        "GAPFORGE_ROOT": str(root),
-        "GAPFORGE_LANG": "en",
-        "LC_ALL": "C.UTF-8",
-        "PYTHONPATH": str(ROOT / "src"),
-        "XDG_CONFIG_HOME": "/nonexistent",
-    }
-
-
-def argv(*words: str | Path) -> list[str]:
-    return [str(ROOT / "gapforge"), *map(str, words)]
-
-
-def gapforge(root: Path, *words: str | Path, code: int = 0) -> str:
-    """Run a command in a process of its own. Return its output."""
-    done = subprocess.run(
-        argv(*words),
-        env=environment(root),
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd="/",
-        timeout=300,
-    )
-    said = done.stdout + done.stderr
-    assert done.returncode == code and "Traceback" not in said, (
-        f"exit code {done.returncode}: {said}"
-    )
-    return said
-
-
-# Runs a command and sends SIGKILL to it or to another process when one of its functions has
-# returned for the Nth time. This point does not depend on the speed of the machine.
-_STRUCK = """
-import importlib, itertools, os, signal, sys
-module, name, number, victim = sys.argv[1:5]
-owner, _, function = name.rpartition(".")
-owner = getattr(importlib.import_module(module), owner)
-real, calls = getattr(owner, function), itertools.count(1)
-def counted(*words, **names):
-    result = real(*words, **names)
-    if next(calls) == int(number):
-        os.kill(int(victim) or os.getpid(), signal.SIGKILL)
-    return result
-setattr(owner, function, counted)
-from gapforge.cli.main import main
-sys.exit(main(sys.argv[5:]))
-"""
-
-
-def struck(
-    root: Path, at: tuple[Method, int], *words: str | Path, victim: int = 0
-) -> tuple[int, str]:
-    """Return exit code and output of a command during which a process is killed (0: itself).
-
-    The kill comes when the method ``at[0]`` has returned for the ``at[1]``th time.
-    """
-    method, number = at
-    moment = [method.__module__, method.__qualname__, str(number), str(victim)]
-    done = subprocess.run(
-        [sys.executable, "-c", _STRUCK, *moment, *map(str, words)],
-        env=environment(root),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        cwd="/",
-        timeout=300,
-    )
-    return done.returncode, done.stdout
-
-
-def tree(folder: Path) -> dict[str, tuple[str, float, int]]:
-    """Return SHA-256, time and number of links of every file in a folder by path."""
-    return {
-        str(p.relative_to(folder)): (sha256_file(p), p.stat().st_mtime, p.stat().st_nlink)
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and not p.is_symlink()
-    }
-
-
-def carried(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of packed files by name, without the custody page, which has a date."""
-    return {name: sha256 for name, sha256 in names(folder).items() if ".custody.txt" not in name}
 
 
 def need(*programs: str) -> None:
@@ -195,3 +100,12 @@ def fat(folder: Path, file: Path) -> Iterator[Path]:
     """Mount the FAT image ``file``."""
     with mounted(folder, "fusefat", "-o", "rw+", file, folder) as where:
         yield where
+
+
+def unmount(folder: Path | str) -> None:
+    """Unmount a folder. Retry for 30 seconds: an engine that just ended may still hold it."""
+    for _ in range(60):
+        if subprocess.run(["umount", str(folder)], capture_output=True).returncode == 0:
+            return
+        time.sleep(0.5)
+    subprocess.run(["umount", str(folder)], check=True)
