@@ -51,13 +51,15 @@ class GapforgeError(Exception):
         self.hint = hint
         self.faults = tuple(faults)
 
+    @property
+    def problem(self) -> str:
+        """Return the message and below it the faults, for a terminal."""
+        return "\n".join([self.message, *(fault.lines() for fault in self.faults)])
+
     def render(self) -> str:
-        """Return the message, its faults and its hint for a terminal."""
-        parts = [_("error: ") + self.message]
-        parts += [fault.lines() for fault in self.faults]
-        if self.hint:
-            parts.append(_("next: ") + self.hint)
-        return "\n".join(parts)
+        """Return the problem and the hint for a terminal of any width."""
+        hint = "\n" + _("next: ") + self.hint if self.hint else ""
+        return _("error: ") + self.problem + hint
 
     def to_json(self) -> dict[str, object]:
         """Return the error in JSON types, under the keys that every verb with ``--json`` uses."""

@@ -28,9 +28,9 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def warn(text: str) -> None:
-    """Print a warning on standard error."""
-    say(console.coloured(_("warning: "), "yellow", sys.stderr) + text)
+def warn(problem: str, hint: str = "") -> None:
+    """Print a warning on standard error, and below it the next step, if there is one."""
+    _say_problem(_("warning: "), "yellow", problem, hint)
 
 
 def warn_unexpected(file: Path) -> None:
@@ -44,22 +44,22 @@ def warn_unexpected(file: Path) -> None:
 
 
 def print_error(error: GapforgeError) -> None:
-    """Print ``error`` on standard error, and write the first one to the file that rehearse sets.
-
-    Its lines fit the window, except for the next command, which stays whole to be copied.
-    """
-    text, mark = error.render(), _("error: ")
-    hint = _("next: ") + error.hint if error.hint else ""
-    problem = text.removesuffix(hint)
-    text = "\n".join(_fitting(problem, console.window(sys.stderr))) + hint
-    print(
-        console.coloured(mark, "red", sys.stderr) + text.removeprefix(mark),
-        file=sys.stderr,
-        flush=True,
-    )
+    """Print ``error`` on standard error, and write the first one to the file that rehearse sets."""
+    _say_problem(_("error: "), "red", error.problem, error.hint)
     if file := os.environ.get(ERROR_FILE):
         with suppress(OSError), open(file, "x", encoding="utf-8") as output:
             json.dump(error.to_json(), output)
+
+
+def _say_problem(mark: str, colour: str, problem: str, hint: str) -> None:
+    """Print a problem after its coloured mark, and the next step, on standard error.
+
+    The lines fit the window, except for the next step: it may be a command, which is copied whole.
+    """
+    mark = mark.rstrip()
+    first, *others = _fitting(f"{mark} {problem}", console.window(sys.stderr))
+    lines = [console.coloured(mark, colour, sys.stderr) + first.removeprefix(mark), *others]
+    say("\n".join([*lines, _("next: ") + hint] if hint else lines))
 
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}

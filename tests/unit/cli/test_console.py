@@ -16,7 +16,7 @@ from gapforge.base.i18n import use_language
 from gapforge.base.text import label_rows, width
 from gapforge.cli import completion, man_page, verb_parsers
 from gapforge.cli.main import main
-from gapforge.cli.output import print_error, show, show_table, table
+from gapforge.cli.output import print_error, show, show_table, table, warn
 from gapforge.cli.verbs import build, doctor
 from gapforge.doctor.check_result import FAIL, OK, CheckResult
 from gapforge.image.smoke_checks import CheckResult as SmokeResult
@@ -114,6 +114,31 @@ def test_errors_fit_the_window_but_commands_stay_whole(
     *problem, last = capsys.readouterr().err.splitlines()
     assert max(map(width, problem)) <= 30 and len(problem) == 6
     assert last == f"next: {command}"
+
+
+def test_warnings_fit_the_window_as_errors_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "git add apps/a-folder-with-a-long-name/another-folder"
+    warn("a warning of several words in one line", command)
+    whole = capsys.readouterr().err
+    assert whole == f"warning: a warning of several words in one line\nnext: {command}\n"
+    monkeypatch.setenv("COLUMNS", "30")
+    warn("a warning of several words in one line", command)
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: a warning of",
+        "  several words in one line",
+        f"next: {command}",
+    ]
+
+
+def test_mark_is_printed_once_above_a_long_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    name = "presets/" + "a" * 30
+    print_error(PresetError(name))
+    assert capsys.readouterr().err.splitlines() == ["error:", f"  {name}"]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         return _dry_run(args, project, inputs, options)
     engine = detect.choose(args.engine or "", project=project)  # verifying may take minutes
     for failed in before_build(project, preset, inputs.lock, engine):
-        warn(f"{failed.summary}\n" + _("next: ") + failed.action)
+        warn(failed.summary, failed.action)
     with preset_in_use(project, preset.name, changes=False):
         verify_artifacts(project, inputs, quiet=console.quiet())
         check_clock(project, inputs)

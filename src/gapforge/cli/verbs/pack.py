@@ -312,11 +312,10 @@ def _show_untracked(untracked: Untracked | None) -> None:
     if untracked.left_out:
         warn(
             _(
-                "git does not track these, so they are not packed: {files}; to pack one: "
-                "git add {first!q}",
+                "git does not track these, so they are not packed: {files}",
                 files=_first(untracked.left_out),
-                first=untracked.left_out[0],
-            )
+            ),
+            _("to pack one: git add {file!q}", file=untracked.left_out[0]),
         )
 
 
