@@ -25,8 +25,10 @@ class Fault:
 
     def lines(self) -> str:
         """Return the fault as two indented lines, with control characters escaped."""
-        tail = _("; expected ") + self.expected if self.expected else ""
-        return f"  {printable(self.where)}\n      {printable(self.problem + tail)}"
+        text = self.problem
+        if self.expected:
+            text = _("{problem}; expected {expected}", problem=text, expected=self.expected)
+        return f"  {printable(self.where)}\n      {printable(text)}"
 
     def to_json(self) -> dict[str, str]:
         """Return the fault in JSON types."""

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from gapforge.base import console, limits
+from gapforge.base.i18n import _
 
 NARROW = 60  # a window with fewer columns gets labels and texts below each other
 
@@ -87,6 +88,12 @@ def _lines(text: str, columns: int | None, broken: bool) -> list[str]:
     if columns is None:
         return [text]
     return fold(text, columns) if broken else wrap(text, columns)
+
+
+def first_names(names: Sequence[str], most: int) -> str:
+    """Return the first ``most`` names for a sentence, and how many more there are."""
+    shown, more = ", ".join(names[:most]), len(names) - most
+    return _("{names} and {more} more", names=shown, more=more) if more > 0 else shown
 
 
 def _columns(char: str) -> int:

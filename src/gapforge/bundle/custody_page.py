@@ -16,7 +16,7 @@ from gapforge.base.files import storage_errors, write_text
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
-from gapforge.base.text import pad, printable, width
+from gapforge.base.text import first_names, pad, printable, width
 from gapforge.model.lock import KINDS
 
 COLUMNS = 100
@@ -392,7 +392,5 @@ def _attention_of(preset: PresetFacts, say: Callable[[str], None]) -> None:
 
 def _names(names: Sequence[str]) -> str:
     unique = sorted({_safe(name) for name in names}, key=str.casefold)
-    shown, more = ", ".join(unique[:_MAX_NAMES]), len(unique) - _MAX_NAMES
-    if more > 0:
-        shown = _("{names} and {more} more", names=shown, more=more)
+    shown = first_names(unique, _MAX_NAMES)
     return shown if len(names) == len(unique) else f"{shown} ({len(names)})"

@@ -16,7 +16,7 @@ from gapforge.base.files import exclusive, remove_file, sha256_bytes, write_text
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
-from gapforge.base.text import printable
+from gapforge.base.text import first_names, printable
 from gapforge.bundle.check_signatures import (
     SignatureCheck,
     remove_signature,
@@ -428,10 +428,8 @@ class _Import:
                 if not self._is_here(part)
             ]
             if missing:
-                shown, more = ", ".join(missing[:_SHOWN_OBJECTS]), len(missing) - _SHOWN_OBJECTS
-                if more > 0:
-                    shown = _("{names} and {more} more", names=shown, more=more)
-                broken[path] = _("{why}; missing: {names}", why=broken[path], names=shown)
+                names_shown = first_names(missing, _SHOWN_OBJECTS)
+                broken[path] = _("{why}; missing: {names}", why=broken[path], names=names_shown)
             else:
                 broken[path] = _("{why}; everything in it is here already", why=broken[path])
 

@@ -20,7 +20,7 @@ from gapforge.base.process import quoted
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_reason
-from gapforge.base.text import printable
+from gapforge.base.text import first_names, printable
 from gapforge.model import lock as locks
 from gapforge.model.lock import LOCK_FILE, Entry, Lock
 from gapforge.model.preset import Preset
@@ -129,14 +129,10 @@ class VerifyReport:
         bad = sorted({fault.file for fault in self.faults if fault.kind != "extra"})
         steps = []
         if bad:
-            files, count = printable(" ".join(bad[:_SHOWN_IN_HINT])), len(bad) - _SHOWN_IN_HINT
-            more = _(" and {count} more", count=count) if count > 0 else ""
             steps.append(
                 _(
-                    "copy from the medium again: {files}{more}; or online: "
-                    "./deps_sync.sh {preset!q}",
-                    files=files,
-                    more=more,
+                    "copy from the medium again: {files}; or online: ./deps_sync.sh {preset!q}",
+                    files=printable(first_names(bad, _SHOWN_IN_HINT)),
                     preset=self.preset,
                 )
             )

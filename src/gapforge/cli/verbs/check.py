@@ -23,6 +23,7 @@ from gapforge.base.files import contains, inside
 from gapforge.base.i18n import N_, _, pgettext
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
+from gapforge.base.text import first_names
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import coloured_verdict, print_json, show
 from gapforge.compat.driver import DriverNeed, check_driver, driver_need
@@ -336,18 +337,21 @@ def _print(report: Report) -> None:
         mark = _("error") if problem.severity == "error" else _("warning")
         show(f"  {problem.path}\n      {mark}: {problem.text}")
     if report.preset:
-        first = f" ({', '.join(report.first_use)})" if report.first_use else ""
-        show(
-            _(
-                "  sources: {pinned} pinned by checksum, {first_use} trusted on first use{names}",
-                pinned=len(report.pinned),
-                first_use=len(report.first_use),
-                names=first,
-            )
-        )
+        states = [
+            _("{count} pinned by checksum", count=len(report.pinned)),
+            _trusted_on_first_use(len(report.first_use)),
+        ]
+        if report.first_use:
+            states[-1] += f" ({', '.join(report.first_use)})"
+        show(_("  sources: {states}", states=", ".join(states)))
         if report.driver.lowest:
-            line = _("  NVIDIA driver: {driver} or newer", driver=report.driver.lowest)
-            show(f"{line} ({report.driver.reason})")
+            show(
+                _(
+                    "  NVIDIA driver: {driver} or newer ({reason})",
+                    driver=report.driver.lowest,
+                    reason=report.driver.reason,
+                )
+            )
         for need in report.credentials:
             _print_need(need)
         _print_licences(report.licences)
@@ -374,29 +378,26 @@ def _print_need(need: Need) -> None:
 def _print_licences(licences: Sequence[Judgement]) -> None:
     forbidden = [f"{x.part}: {x.reason}" for x in licences if x.verdict == FORBIDDEN]
     unknown = [part for x in licences if x.verdict == UNKNOWN for part in x.part.split(", ")]
-    if len(unknown) > _MAX_PARTS:
-        more = len(unknown) - _MAX_PARTS
-        unknown = [*unknown[:_MAX_PARTS], _("{more} more", more=more)]
     if forbidden:
         show(_("  redistribution: not allowed: {reasons}", reasons="; ".join(forbidden)))
     elif unknown:
-        show(_("  redistribution: unknown for {parts} (reasons: --json)", parts=", ".join(unknown)))
+        parts = first_names(unknown, _MAX_PARTS)
+        show(_("  redistribution: unknown for {parts} (reasons: --json)", parts=parts))
     else:
         show(_("  redistribution: allowed under the conditions of the licences"))
 
 
+def _trusted_on_first_use(count: int) -> str:
+    return _("{count} trusted on first use", count=count)
+
+
 def _print_lock(report: Report) -> None:
     if report.lock_state in (CURRENT, PARTIAL):
-        first_use = _(", {count} trusted on first use", count=report.lock_first_use)
-        show(
-            _(
-                "  lock: {partial}{count} files, {size}{first_use}",
-                partial=_("partial, ") if report.lock_state == PARTIAL else "",
-                count=report.lock_entries,
-                size=human_bytes(report.lock_size),
-                first_use=first_use if report.lock_first_use else "",
-            )
-        )
+        facts = [_("partial")] if report.lock_state == PARTIAL else []
+        facts += [_("{count} files", count=report.lock_entries), human_bytes(report.lock_size)]
+        if report.lock_first_use:
+            facts.append(_trusted_on_first_use(report.lock_first_use))
+        show(_("  lock: {facts}", facts=", ".join(facts)))
     elif report.lock_state == UNSYNCED:
         show(_("  lock: none"))
     for fault in report.lock_faults:

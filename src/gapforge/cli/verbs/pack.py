@@ -14,7 +14,7 @@ from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.process import quoted
 from gapforge.base.progress import Progress, human_bytes, human_time
 from gapforge.base.project import Project
-from gapforge.base.text import utc
+from gapforge.base.text import first_names, utc
 from gapforge.bundle import contents as bundles
 from gapforge.bundle import custody_facts
 from gapforge.bundle.bundle_index import index_name
@@ -306,22 +306,17 @@ def _show_untracked(untracked: Untracked | None) -> None:
                 "{count} untracked file of the presets and components is packed too: {files}",
                 "{count} untracked files of the presets and components are packed too: {files}",
                 len(untracked.packed),
-                files=_first(untracked.packed),
+                files=first_names(untracked.packed, SHOWN),
             )
         )
     if untracked.left_out:
         warn(
             _(
                 "git does not track these, so they are not packed: {files}",
-                files=_first(untracked.left_out),
+                files=first_names(untracked.left_out, SHOWN),
             ),
             _("to pack one: git add {file!q}", file=untracked.left_out[0]),
         )
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" +{len(names) - SHOWN}" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _show_next_steps(packed: Packed, pages: Sequence[Path]) -> None:

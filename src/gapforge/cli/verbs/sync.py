@@ -13,6 +13,7 @@ from gapforge.base.i18n import N_, _
 from gapforge.base.process import quoted
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
+from gapforge.base.text import first_names
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import copies_note, print_json, show, table, warn, warn_unexpected
 from gapforge.image import build_inputs
@@ -129,8 +130,7 @@ def _report_lock(outcome: Outcome) -> None:
     for item in lock.unresolved:
         names_by_reason.setdefault((item.kind, item.reason), []).append(item.name)
     for (kind, reason), names in names_by_reason.items():
-        more = _(" and {count} more", count=len(names) - FEW) if names[FEW:] else ""
-        show(f"  {kind} {', '.join(names[:FEW])}{more}\n      {reason.message()}")
+        show(f"  {kind} {first_names(names, FEW)}\n      {reason.message()}")
     if lock.unresolved:
         print(
             _(

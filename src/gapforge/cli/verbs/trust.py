@@ -104,8 +104,9 @@ def _only(args: argparse.Namespace, count: int, command: str) -> str:
             action=args.action,
             given=len(args.what),
         )
-        quotes = _(" (put a public key in quotes)")
-        raise UsageError(message, hint=command + (quotes if args.action == "add" else ""))
+        if args.action == "add":
+            command = _("{command} (put a public key in quotes)", command=command)
+        raise UsageError(message, hint=command)
     return str(args.what[0]) if count else ""
 
 

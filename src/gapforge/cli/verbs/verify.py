@@ -69,14 +69,18 @@ def _names(args: argparse.Namespace, project: Project) -> list[str]:
 
 
 def _summary(name: str, report: VerifyReport) -> str:
-    signer = _(", signed by {name}", name=report.signer.name) if report.signer else ""
+    facts = {
+        "preset": name,
+        "files": report.files,
+        "size": human_bytes(report.bytes),
+        "time": human_time(report.seconds),
+    }
+    if report.signer is None:
+        return _("{preset}: {files} files, {size}, {time}: verified", **facts)
     return _(
-        "{preset}: {files} files, {size}, {time}: verified{signer}",
-        preset=name,
-        files=report.files,
-        size=human_bytes(report.bytes),
-        time=human_time(report.seconds),
-        signer=signer,
+        "{preset}: {files} files, {size}, {time}: verified, signed by {signer}",
+        signer=report.signer.name,
+        **facts,
     )
 
 
