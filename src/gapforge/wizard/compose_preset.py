@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gapforge.base.errors import CompatibilityError, Fault, PresetError
-from gapforge.base.files import write_text
 from gapforge.base.i18n import N_, _, in_both_languages
 from gapforge.base.project import Project
 from gapforge.compat import opencv, tensorrt
@@ -17,7 +17,6 @@ from gapforge.compat.findings import Finding, nearest_version
 from gapforge.compat.gpus import runs, torch_code
 from gapforge.compat.rules import check_preset
 from gapforge.compat.torch import builds_for, cuda_build, wanted_build
-from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
 from gapforge.model import preset_writer
 from gapforge.model.catalog import Archive, Catalog
@@ -98,24 +97,17 @@ def warnings_of(preset: Preset, catalog: Catalog) -> list[str]:
 
 
 def template_for(
-    base: str,
-    project: Project,
-    catalog: Catalog,
-    torch: str = "",
-    *,
-    existing: Sequence[Preset] | None = None,
+    base: str, existing: Iterable[Preset], catalog: Catalog, torch: str = ""
 ) -> Preset:
-    """Return the preset nearest to a base image: the same CUDA, else the next older, else any.
+    """Return the existing preset nearest to a base image: same CUDA, else next older, else any.
 
     It has CUDA exactly if the base image has. Of several with the same CUDA it is the one with this
-    ``torch`` ("2.1.2"), else the one with the newest. ``existing`` are the project's presets, if
-    they are read already. Raise PresetError if there is none.
+    ``torch`` ("2.1.2"), else the one with the newest. Raise PresetError if there is none.
     """
     chosen = find_base(base, catalog)
     cuda = chosen.cuda if chosen else ""
-    found = list(presets.load_all(project.presets)[0].values()) if existing is None else existing
-    known = [p for p in found if not p.practice and bool(p.cuda) == bool(cuda)]
-    if not known:
+    suitable = [p for p in existing if not p.practice and bool(p.cuda) == bool(cuda)]
+    if not suitable:
         raise PresetError(
             _("there is no preset to use as a template"),
             hint=_("restore presets/ from the release"),
@@ -133,7 +125,7 @@ def template_for(
             preset.name,
         )
 
-    return min(known, key=distance)
+    return min(suitable, key=distance)
 
 
 def name_for(raw: Mapping[str, Any]) -> str:
@@ -144,37 +136,45 @@ def name_for(raw: Mapping[str, Any]) -> str:
     return f"{os}-{cuda}-{torch}"
 
 
-def preset_for(
-    project: Project,
-    base: Preset,
-    choices: Choices,
-    *,
-    write: bool,
-    catalog: Catalog | None = None,
-    existing: Sequence[Preset] | None = None,
-) -> tuple[Preset, str | None]:
-    """Return the preset that ``choices`` make of ``base``, and the path of its new file.
+@dataclass(frozen=True)
+class Composed:
+    """The preset that choices make. A new one is not written yet."""
 
-    The path is None if nothing changes or a preset with this content exists. The file is written
-    only if ``write``. ``existing`` are the project's presets, if they are read already. Raise
-    CompatibilityError if the choices are not compatible.
+    preset: Preset
+    is_new: bool
+
+    @property
+    def path(self) -> str:
+        """Return the path of its file in the project."""
+        return f"presets/{self.preset.name}.json"
+
+    def write(self, project: Project) -> None:
+        """Write the file of a new preset."""
+        preset_writer.write_new(project.preset_file(self.preset.name), self.preset.raw)
+
+
+def compose(
+    project: Project,
+    template: Preset,
+    choices: Choices,
+    catalog: Catalog,
+    existing: Collection[Preset],
+) -> Composed:
+    """Return the preset that ``choices`` make of ``template``: an existing one or a new one.
+
+    Raise CompatibilityError if the choices are not compatible.
     """
-    catalog = catalog or catalogs.load(project.catalog)
-    raw = apply_overrides(base.raw, choices, catalog, base.described)
-    existing = list(presets.load_all(project.presets)[0].values()) if existing is None else existing
-    for preset in (base, *existing):
+    raw = apply_overrides(template.raw, choices, catalog, template.described)
+    for preset in (template, *existing):
         if _content(preset.raw) == _content(raw):
-            return preset, None
+            return Composed(preset, is_new=False)
     stem, taken = name_for(raw), {p.name for p in existing}
     names = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
     name = next(n for n in names if n not in taken and not project.preset_file(n).exists())
     raw["name"] = name
     raw["summary"] = summary_of(raw)
-    written = shortened(raw, catalog)
-    if write:
-        write_text(project.preset_file(name), preset_writer.render(written))
-    made = presets.parse(written, base.described, catalog)
-    return made, f"presets/{name}.json"
+    made = presets.parse(shortened(raw, catalog), template.described, catalog)
+    return Composed(made, is_new=True)
 
 
 def _content(raw: Mapping[str, Any]) -> dict[str, Any]:

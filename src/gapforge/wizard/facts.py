@@ -28,7 +28,7 @@ from gapforge.model.preset_status import (
 from gapforge.store import download_preview, known_sizes
 from gapforge.store.known_sizes import KnownSizes
 from gapforge.wizard.choices import Choices, find_base
-from gapforge.wizard.compose_preset import preset_for, template_for
+from gapforge.wizard.compose_preset import Composed, compose, template_for
 
 # Measured on two cores, see README: FFmpeg and OpenCV without CUDA, and with CUDA for one GPU.
 MEASURED_MINUTES, MEASURED_MINUTES_CUDA = 5, 23
@@ -57,24 +57,20 @@ class Facts:
         """Return the readiness of a preset, which may be new and not written yet."""
         return self.ready.get(preset.name) or readiness_of(self.project, preset)
 
-    def made_of(self, choices: Choices) -> tuple[Preset, str | None]:
-        """Return the preset that the choices make, and the path of the file to write, if it is new.
+    def composed_of(self, choices: Choices) -> Composed:
+        """Return the preset that the choices make.
 
-        Nothing is written. Raise CompatibilityError if the choices are not compatible.
+        Raise CompatibilityError if the choices are not compatible.
         """
-        known = tuple(self.presets.values())
+        known = self.presets.values()
         if choices.preset is not None:
             template, choices = self.preset(choices.preset), replace(choices, base=None)
             if choices == Choices(preset=template.name, type=choices.type):
-                return template, None
+                return Composed(template, is_new=False)
         else:
             assert choices.base is not None  # the questions ask for it
-            template = template_for(
-                choices.base, self.project, self.catalog, choices.torch or "", existing=known
-            )
-        return preset_for(
-            self.project, template, choices, write=False, catalog=self.catalog, existing=known
-        )
+            template = template_for(choices.base, known, self.catalog, choices.torch or "")
+        return compose(self.project, template, choices, self.catalog, known)
 
     def in_catalog(self, base: str | None) -> bool:
         """Return whether the catalog knows a base image. Others are images of the site."""

@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gapforge.base.errors import GapforgeError
-from gapforge.base.files import write_text
 from gapforge.base.i18n import _, localized
 from gapforge.base.process import quoted
 from gapforge.base.progress import human_bytes
 from gapforge.doctor.check_result import FAIL, OK, WARN, CheckResult
-from gapforge.model import preset_writer
 from gapforge.model.preset import Preset
 from gapforge.model.preset_status import Readiness
 from gapforge.store import download_preview
@@ -27,7 +25,7 @@ from gapforge.wizard.choices import (
     torch_menu,
     type_menu,
 )
-from gapforge.wizard.compose_preset import warnings_of
+from gapforge.wizard.compose_preset import Composed, warnings_of
 from gapforge.wizard.facts import Facts, download_rows, lacking_text, next_commands, time_text
 
 MANUAL = "manual"
@@ -91,7 +89,7 @@ class Questions:
         self.asked: list[tuple[str, str]] = []
         self.written = ""  # the path of the file that ``result`` has written
         self.on_look: Callable[[], None] = lambda: None  # called before this machine is checked
-        self._known_made: dict[tuple[tuple[str, str], ...], tuple[Preset, str | None]] = {}
+        self._known_composed: dict[tuple[tuple[str, str], ...], Composed] = {}
         self._known_outlook: dict[tuple[str, str], _Outlook] = {}
         self._advance()
 
@@ -109,13 +107,12 @@ class Questions:
 
     def result(self) -> Choices:
         """Return the choices, and write the preset that they make after the answer ``write``."""
-        preset, new = self._made()
-        if new is not None:
-            file = self.facts.project.preset_file(preset.name)
-            write_text(file, preset_writer.render(preset.raw))
-            self.written = new
+        composed = self._composed()
+        if composed.is_new:
+            composed.write(self.facts.project)
+            self.written = composed.path
         kind = self.answers.get("type", "runtime")
-        return Choices(preset=preset.name, base=self._other_base(), type=kind)
+        return Choices(preset=composed.preset.name, base=self._other_base(), type=kind)
 
     def _other_base(self) -> str | None:
         """Return the base image that a build uses in place of the preset's, if one was given.
@@ -200,22 +197,24 @@ class Questions:
         title = "PyTorch" if step == "torch" else _("TensorRT, or none")
         return title, menu(base, python, facts.catalog, facts.holdings)
 
-    def _made(self) -> tuple[Preset, str | None]:
-        """Return the preset that the answers make, and the path of its file if it is new."""
+    def _composed(self) -> Composed:
+        """Return the preset that the answers make."""
         answers = {step: value for step, value in self.answers.items() if step in STEPS[:5]}
         key = tuple(sorted(answers.items()))
-        if key not in self._known_made:
+        if key not in self._known_composed:
             by_hand = answers.pop("preset") == MANUAL
             choices = replace(self.given, preset=self.answers["preset"])
-            self._known_made[key] = self.facts.made_of(Choices(**answers) if by_hand else choices)
-        return self._known_made[key]
+            self._known_composed[key] = self.facts.composed_of(
+                Choices(**answers) if by_hand else choices
+            )
+        return self._known_composed[key]
 
     def _state(self) -> Readiness:
-        return self.facts.readiness(self._made()[0])
+        return self.facts.readiness(self._composed().preset)
 
     def command(self) -> list[str]:
         """Return the words of the command that builds the same without questions."""
-        words = ["python3", "build.py", self._made()[0].name]
+        words = ["python3", "build.py", self._composed().preset.name]
         if base := self._other_base():
             words += ["--base", base]
         words += ["--type", self.answers.get("type", "runtime"), *self.flags]
@@ -223,7 +222,8 @@ class Questions:
 
     def _confirmation(self) -> Question:
         """Return the last question: what the answers make, whether it works here, and what then."""
-        preset, new = self._made()
+        composed = self._composed()
+        preset = composed.preset
         state = self.facts.readiness(preset)
         rows = list(self.rows)
         if self.answers["preset"] == MANUAL:
@@ -245,13 +245,13 @@ class Questions:
                 *((_("next"), text) for text in next_commands(preset, state)),
             ]
             title, items = _("The files of this preset are not here. What now?"), []
-            if new is not None:
+            if composed.is_new:
                 title = _("Write this preset?")
-                rows[0] = (_name("preset"), new)
+                rows[0] = (_name("preset"), composed.path)
                 items = [MenuItem(WRITE, _("write the preset and end"))]
             else:
                 items = [MenuItem(END, _("end; prepare the files first"), "", True)]
-            items.append(MenuItem(STOP, _("stop, change nothing"), "", new is not None))
+            items.append(MenuItem(STOP, _("stop, change nothing"), "", composed.is_new))
         return Question(
             step=CONFIRM,
             title=title,

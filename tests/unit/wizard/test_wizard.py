@@ -36,6 +36,14 @@ PRACTICE = "debian12-cpu-quickstart"
 TENSORRT_PATH = "$.tensorrt.version"
 
 
+def existing(place: Project) -> list[preset.Preset]:
+    return list(preset.load_all(place.presets)[0].values())
+
+
+def composed(place: Project, template: preset.Preset, **picked: str) -> compose_preset.Composed:
+    return compose_preset.compose(place, template, Choices(**picked), CATALOG, existing(place))
+
+
 def talk(place: Project, typed: str, given: Choices | None = None) -> tuple[Choices, str]:
     out = io.StringIO()
     answers = build_prompts.ask(
@@ -258,11 +266,11 @@ def test_download_of_chosen_preset_is_summed_up(place: Project) -> None:
 def test_template_is_the_nearest_preset(
     place: Project, base: str, torch: str, expected: str
 ) -> None:
-    assert compose_preset.template_for(base, place, CATALOG, torch).name == expected
+    assert compose_preset.template_for(base, existing(place), CATALOG, torch).name == expected
 
 
 def test_template_without_cuda_for_plain_base(place: Project) -> None:
-    assert not compose_preset.template_for("ubuntu:22.04", place, CATALOG).cuda
+    assert not compose_preset.template_for("ubuntu:22.04", existing(place), CATALOG).cuda
 
 
 def test_every_menu_has_one_default() -> None:
@@ -279,8 +287,9 @@ def test_every_menu_has_one_default() -> None:
 
 
 def test_lowest_driver_of_a_menu_is_the_one_of_the_preset_doctor_and_check(place: Project) -> None:
+    known = existing(place)
     for item in choices.base_menu(CATALOG):
-        template = compose_preset.template_for(item.value, place, CATALOG)
+        template = compose_preset.template_for(item.value, known, CATALOG)
         raw = compose_preset.apply_overrides(
             template.raw, Choices(base=item.value, tensorrt="none", torch="none"), CATALOG, None
         )
@@ -311,7 +320,7 @@ def test_nearest_tensorrt_is_the_default_and_what_check_suggests(
         tar = release.tar_for(chosen.cuda)
         assert tar is not None and tar.cuda == built_for and tar.sha256
     # A TensorRT that is newer than every release: check names the same one.
-    template = compose_preset.template_for(chosen.builder, place, CATALOG)
+    template = compose_preset.template_for(chosen.builder, existing(place), CATALOG)
     raw = {**copy.deepcopy(dict(template.raw)), "cuda": chosen.cuda, "cudnn": chosen.cudnn}
     raw["tensorrt"] = {"version": "99.0", "form": "tar", "python": True}
     (found,) = (f for f in check_preset(preset.parse(raw), CATALOG) if f.path == TENSORRT_PATH)
@@ -319,11 +328,11 @@ def test_nearest_tensorrt_is_the_default_and_what_check_suggests(
 
 
 def test_every_offer_makes_a_valid_preset(place: Project) -> None:
-    """Each offer once, combined with defaults: ``preset_for`` raises nothing."""
-    tried, existing = 0, [preset.find(place.presets, n) for n in preset.names(place.presets)]
+    """Each offer once, combined with defaults: ``compose`` raises nothing."""
+    tried, known = 0, existing(place)
     for item in choices.base_menu(CATALOG):
         base = base_of(item.value)
-        template = compose_preset.template_for(item.value, place, CATALOG, existing=existing)
+        template = compose_preset.template_for(item.value, known, CATALOG)
         for python in choices.python_menu(base, CATALOG):
             torches = choices.torch_menu(base, python.value, CATALOG)
             trts = choices.tensorrt_menu(base, python.value, CATALOG)
@@ -333,9 +342,7 @@ def test_every_offer_makes_a_valid_preset(place: Project) -> None:
                 picked = Choices(
                     base=item.value, python=python.value, torch=pair[0], tensorrt=pair[1]
                 )
-                made, _ = compose_preset.preset_for(
-                    place, template, picked, write=False, catalog=CATALOG, existing=existing
-                )
+                made = compose_preset.compose(place, template, picked, CATALOG, known).preset
                 assert made.cuda == base.cuda
                 assert (made.tensorrt is None) == (pair[1] == NONE)
                 tried += 1
@@ -443,11 +450,7 @@ def test_invalid_preset_names_check_command(place: Project) -> None:
 
 
 def overridden(place: Project, name: str = REFERENCE, **picked: str) -> preset.Preset:
-    base = preset.find(place.presets, name)
-    made, _ = compose_preset.preset_for(
-        place, base, Choices(**picked), write=False, catalog=CATALOG
-    )
-    return made
+    return composed(place, preset.find(place.presets, name), **picked).preset
 
 
 def refused(place: Project, **picked: str) -> CompatibilityError:
@@ -546,21 +549,33 @@ def test_default_index_is_kept(place: Project) -> None:
 
 def test_unchanged_choice_returns_same_preset(place: Project) -> None:
     base = preset.find(place.presets, REFERENCE)
-    assert compose_preset.preset_for(
-        place, base, Choices(torch="2.1.2", tensorrt="8.6.1.6"), write=True
-    ) == (base, None)
+    unchanged = composed(place, base, torch="2.1.2", tensorrt="8.6.1.6")
+    assert unchanged == compose_preset.Composed(base, is_new=False)
 
 
 def test_preset_is_written_once(place: Project) -> None:
     base = preset.find(place.presets, REFERENCE)
-    made, created = compose_preset.preset_for(place, base, Choices(tensorrt="none"), write=True)
-    assert created == f"presets/{REFERENCE}-2.json"
-    assert preset.find(place.presets, f"{REFERENCE}-2") == made
-    assert compose_preset.preset_for(place, base, Choices(tensorrt="none"), write=True)[1] is None
-    dry, path = compose_preset.preset_for(place, base, Choices(tensorrt="8.5.3"), write=False)
-    assert path == f"presets/{REFERENCE}-3.json"
-    assert not (place.root / str(path)).exists()
-    assert dry.name == f"{REFERENCE}-3"
+    made = composed(place, base, tensorrt="none")
+    assert made.is_new and made.path == f"presets/{REFERENCE}-2.json"
+    assert not (place.root / made.path).exists()
+    made.write(place)
+    assert preset.find(place.presets, f"{REFERENCE}-2") == made.preset
+    assert not composed(place, base, tensorrt="none").is_new
+    other = composed(place, base, tensorrt="8.5.3")
+    assert other.is_new and other.path == f"presets/{REFERENCE}-3.json"
+
+
+def test_questions_and_flags_write_the_same_preset(place: Project) -> None:
+    """Both leave out what is filled in anyway, so that the state of the preset is the same."""
+    base, torch = "nvidia/cuda:12.6.3-cudnn-devel-ubuntu22.04", "2.7.1"
+    template = compose_preset.template_for(base, existing(place), CATALOG, torch)
+    picked = {"base": base, "python": "3.10", "torch": torch, "tensorrt": "none"}
+    by_flags = composed(place, template, **picked)
+    assert by_flags.is_new
+    typed = "\n".join(["manual", *picked.values(), ""])
+    chosen, _screen = talk(place, f"{typed}write\n")
+    assert chosen.preset == by_flags.preset.name
+    assert preset.find(place.presets, chosen.preset).sha256 == by_flags.preset.sha256
 
 
 def test_overrides_keep_original_preset(place: Project) -> None:

@@ -26,11 +26,12 @@ from gapforge.image.build_inputs import Inputs, Options, check_clock, read_input
 from gapforge.image.build_status import PLAIN_INTERVAL
 from gapforge.image.plan import Plan
 from gapforge.image.smoke_checks import CheckResult
+from gapforge.model import catalog as catalogs
 from gapforge.model import preset as preset_module
 from gapforge.model.preset import Preset
 from gapforge.store.store import preset_in_use
 from gapforge.wizard.choices import Choices
-from gapforge.wizard.compose_preset import preset_for
+from gapforge.wizard.compose_preset import compose
 
 HELP = N_(
     "build an image from artifacts without a network; asks questions at a terminal without flags"
@@ -168,12 +169,15 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
     base = preset_module.find(project.presets, given.preset)
     if given.python is None and given.torch is None and given.tensorrt is None:
         return base, given.type or "runtime"
-    changed, created = preset_for(project, base, replace(given, base=None), write=not args.dry_run)
-    if created is not None and args.dry_run:
-        say(_("a build creates a preset from these choices: {file}", file=created))
-    elif created is not None:
-        say(_("created a preset from these choices: {file}", file=created))
-    return changed, given.type or "runtime"
+    existing, _faulty = preset_module.load_all(project.presets)
+    catalog = catalogs.load(project.catalog)
+    composed = compose(project, base, replace(given, base=None), catalog, existing.values())
+    if composed.is_new and args.dry_run:
+        say(_("a build creates a preset from these choices: {file}", file=composed.path))
+    elif composed.is_new:
+        composed.write(project)
+        say(_("created a preset from these choices: {file}", file=composed.path))
+    return composed.preset, given.type or "runtime"
 
 
 def further_flags(args: argparse.Namespace) -> list[str]:

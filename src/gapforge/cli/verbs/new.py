@@ -132,7 +132,8 @@ def _template(args: argparse.Namespace, project: Project, catalog: Catalog) -> P
     if args.template:
         template = presets.find(project.presets, args.template)
     elif args.base:
-        template = template_for(args.base, project, catalog)
+        existing, _faulty = presets.load_all(project.presets)
+        template = template_for(args.base, existing.values(), catalog)
     else:
         raise UsageError(
             _("the preset to begin with is missing"),
