@@ -16,7 +16,7 @@ from gapforge.base.errors import FetchError
 from gapforge.base.i18n import _
 from gapforge.model import debian_control
 from gapforge.model.base_image_rules import UNKNOWN_OS
-from gapforge.sync.oci_layout import Layout, OnBytes, open_layer
+from gapforge.sync.oci_layout import Layout, open_layer
 
 WANTED = (
     "etc/os-release",
@@ -52,9 +52,7 @@ class Node:
 class ImageFiles:
     """The regular files of an image that are in WANTED, and all its symbolic links.
 
-    Files of which only the presence matters are empty.
-
-    Paths have no leading "/".
+    Files of which only the presence matters are empty. Paths have no leading "/".
     """
 
     def __init__(self, nodes: Mapping[str, Node]) -> None:
@@ -124,7 +122,7 @@ class Facts:
 _seen: dict[str, ImageFiles] = {}
 
 
-def read_files(layout: Layout, on_bytes: OnBytes | None = None) -> ImageFiles:
+def read_files(layout: Layout) -> ImageFiles:
     """Return the files in WANTED and every symbolic link, as the image has them.
 
     Every layer is read and verified, once per process. Raise FetchError for damaged or unsafe
@@ -133,7 +131,7 @@ def read_files(layout: Layout, on_bytes: OnBytes | None = None) -> ImageFiles:
     if layout.manifest.digest not in _seen:
         nodes: dict[str, Node] = {}
         for number in range(len(layout.layers)):
-            _apply(layout, number, nodes, on_bytes)
+            _apply(layout, number, nodes)
         _seen[layout.manifest.digest] = ImageFiles(nodes)
     return _seen[layout.manifest.digest]
 
@@ -190,7 +188,7 @@ def _clean(name: str, number: int) -> str:
     return "/".join(parts)
 
 
-def _apply(layout: Layout, number: int, nodes: dict[str, Node], on_bytes: OnBytes | None) -> None:
+def _apply(layout: Layout, number: int, nodes: dict[str, Node]) -> None:
     """Apply layer ``number`` to ``nodes``.
 
     The whiteouts of a layer affect only the layers below it.
@@ -199,10 +197,7 @@ def _apply(layout: Layout, number: int, nodes: dict[str, Node], on_bytes: OnByte
     gone: set[str] = set()  # paths that hide the lower ones, with everything inside
     emptied: set[str] = set()  # folders whose lower content is hidden
     folders: set[str] = set()
-    with (
-        open_layer(layout, number, on_bytes) as stream,
-        tarfile.open(fileobj=stream, mode="r|") as archive,
-    ):
+    with open_layer(layout, number) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
             archive.members = []  # type: ignore[attr-defined]  # else they pile up in memory
             path = _clean(member.name, number)

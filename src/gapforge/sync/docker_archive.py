@@ -10,7 +10,6 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,17 +20,9 @@ from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json
 from gapforge.model import names
 from gapforge.sync import oci_layout
+from gapforge.sync.oci_layout import Blob
 
 _LINKS = 16  # a layer may be a link to the layer.tar of another image; longer chains are a loop
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """An archive member that is already in the layout. ``start`` has its first bytes."""
-
-    digest: str
-    size: int
-    start: bytes
 
 
 def import_archive(file: Path, destination: Path) -> str:
@@ -62,8 +53,7 @@ def import_archive(file: Path, destination: Path) -> str:
             raise _unusable(
                 file, _("manifest.json is not valid ({error!r})", error=error)
             ) from error
-        blobs = [oci_layout.Blob(_layer_type(layer), layer.digest, layer.size) for layer in layers]
-        manifest = oci_layout.add_image(destination, config, blobs)
+        manifest = oci_layout.add_image(destination, config, layers)
         _keep_only(destination, manifest)
     return name
 
@@ -73,7 +63,7 @@ class _Members:
 
     def __init__(self, file: Path, destination: Path) -> None:
         self.file, self.destination = file, destination
-        self.stored: dict[str, _Stored] = {}
+        self.stored: dict[str, Blob] = {}
         self._links: dict[str, str] = {}
         # One pass in archive order: only the manifest at the end names the layers, and to seek in a
         # compressed archive is to unpack it again each time.
@@ -98,7 +88,7 @@ class _Members:
             assert content is not None
             self.stored[name] = _store(content, self.destination)
 
-    def find(self, name: str) -> _Stored:
+    def find(self, name: str) -> Blob:
         """Return a member, through links. Raise FetchError if it is missing."""
         name = os.path.normpath(name)
         for _round in range(_LINKS):
@@ -107,28 +97,25 @@ class _Members:
             name = self._links.get(name, "")
         raise _unusable(self.file, _("{member} is missing", member=name or _("a layer")))
 
-    def loadable(self, name: str) -> _Stored:
+    def loadable(self, name: str) -> Blob:
         """Return a layer in a compression that every engine loads, or else uncompressed.
 
         The id of the image stays: its configuration names the layers by their uncompressed bytes.
         """
         layer = self.find(name)
-        kind = compression(layer.start)
+        kind = oci_layout.compression_of(self.destination, layer)
         if kind in ("", "gzip"):
             return layer
-        path = oci_layout.Blob("", layer.digest, layer.size).path(self.destination)
         with (
             damage_as(lambda cause: _not_unpacked(self.file, cause)),
-            open_buffered(path) as stored,
+            open_buffered(layer.path(self.destination)) as stored,
             oci_layout.uncompressed(stored, kind) as plain,
         ):
             return _store(plain, self.destination)
 
     def read(self, name: str) -> bytes:
         """Return the content of a small member. Raise FetchError if it is missing."""
-        found = self.find(name)
-        blob = oci_layout.Blob("", found.digest, found.size)
-        return oci_layout.read_small(self.destination, blob)
+        return oci_layout.read_small(self.destination, self.find(name))
 
 
 def _several_images(file: Path, images: Sequence[Mapping[str, Any]]) -> FetchError:
@@ -149,8 +136,8 @@ def _several_images(file: Path, images: Sequence[Mapping[str, Any]]) -> FetchErr
     )
 
 
-def _store(content: IO[bytes], destination: Path) -> _Stored:
-    """Write a member into the layout under its digest."""
+def _store(content: IO[bytes], destination: Path) -> Blob:
+    """Write a member into the layout under its digest. Its media type is that of a layer."""
     temporary = destination / "blobs" / ".incoming"
     digest = hashlib.sha256()
     size, start = 0, b""
@@ -161,16 +148,12 @@ def _store(content: IO[bytes], destination: Path) -> _Stored:
             size += len(chunk)
             out.write(chunk)
     os.replace(temporary, destination / "blobs" / "sha256" / digest.hexdigest())
-    return _Stored(f"sha256:{digest.hexdigest()}", size, start)
+    kind = compression(start)
+    media_type = f"{names.OCI_LAYER}+{kind}" if kind else names.OCI_LAYER
+    return Blob(media_type, f"sha256:{digest.hexdigest()}", size)
 
 
-def _layer_type(layer: _Stored) -> str:
-    """Return the media type of a layer, by its first bytes."""
-    kind = compression(layer.start)
-    return f"{names.OCI_LAYER}+{kind}" if kind else names.OCI_LAYER
-
-
-def _keep_only(destination: Path, manifest: oci_layout.Blob) -> None:
+def _keep_only(destination: Path, manifest: Blob) -> None:
     """Delete the members that do not belong to the image."""
     layout = oci_layout.read_layout(destination)
     known = {blob.path(destination) for blob in (manifest, layout.config_blob, *layout.layers)}

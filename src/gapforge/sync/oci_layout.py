@@ -26,7 +26,6 @@ from gapforge.model.names import DOCKER_LIST, OCI_CONFIG, OCI_INDEX, OCI_MANIFES
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
 
-OnBytes = Callable[[int], None]
 Files = dict[str, tuple[str, int]]  # path inside a layout -> (SHA-256 in hex, size in bytes)
 
 
@@ -64,11 +63,6 @@ class Layout:
         words = (self.config.get("config") or {}).get("Env") or []
         return dict(word.partition("=")[::2] for word in words if isinstance(word, str))
 
-    @property
-    def size(self) -> int:
-        """Return the stored size of all layers in bytes."""
-        return sum(layer.size for layer in self.layers)
-
 
 def read_layout(folder: Path) -> Layout:
     """Return the image in ``folder`` after verifying its manifest and configuration.
@@ -104,7 +98,7 @@ def read_layout(folder: Path) -> Layout:
         ) from error
     base_image_rules.check_configuration(config, str(folder))
     base_image_rules.check_compression(
-        (compression(_start(folder, layer)) for layer in layers), str(folder)
+        (compression_of(folder, layer) for layer in layers), str(folder)
     )
     return Layout(
         folder=folder,
@@ -149,7 +143,7 @@ def read_small(folder: Path, blob: Blob) -> bytes:
             )
         )
     parts: list[bytes] = []
-    with _checked(folder, blob, None) as stream:
+    with _checked(folder, blob) as stream:
         while chunk := stream.read(CHUNK):
             parts.append(chunk)
     return b"".join(parts)
@@ -158,8 +152,8 @@ def read_small(folder: Path, blob: Blob) -> bytes:
 class _HashingReader:
     """A file that hashes the bytes that are read from it."""
 
-    def __init__(self, file: IO[bytes], on_bytes: OnBytes | None) -> None:
-        self._file, self._on_bytes = file, on_bytes
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
         self.digest = hashlib.sha256()
         self.count = 0
 
@@ -168,8 +162,6 @@ class _HashingReader:
         data = self._file.read(size)
         self.digest.update(data)
         self.count += len(data)
-        if self._on_bytes is not None and data:
-            self._on_bytes(len(data))
         return data
 
     def drain(self) -> None:
@@ -179,7 +171,7 @@ class _HashingReader:
 
 
 @contextmanager
-def _checked(folder: Path, blob: Blob, on_bytes: OnBytes | None) -> Iterator[_HashingReader]:
+def _checked(folder: Path, blob: Blob) -> Iterator[_HashingReader]:
     """Yield the blob's stored bytes.
 
     A wrong digest is raised rather than any error of the block.
@@ -197,7 +189,7 @@ def _checked(folder: Path, blob: Blob, on_bytes: OnBytes | None) -> Iterator[_Ha
                 ),
                 hint=_fetch_again(),
             ) from error
-        reader = _HashingReader(file, on_bytes)
+        reader = _HashingReader(file)
         failure: Exception | None = None
         try:
             with damage_as(lambda cause: _not_unpacked(path, cause)):
@@ -222,12 +214,16 @@ def _not_unpacked(path: Path, cause: Exception) -> FetchError:
     return FetchError(_("{path} cannot be unpacked: {error}", path=path, error=cause))
 
 
-def _start(folder: Path, blob: Blob) -> bytes:
+def compression_of(folder: Path, blob: Blob) -> str:
+    """Return the compression of a blob by its first bytes, "" for none.
+
+    Its media type may be wrong: skopeo labels the raw layers of an archive as gzip.
+    """
     try:
         with open_buffered(blob.path(folder)) as file:
-            return file.read(MAGIC_LENGTH)
+            return compression(file.read(MAGIC_LENGTH))
     except OSError:
-        return b""  # _checked reports it
+        return ""  # _checked reports it
 
 
 _READERS: Mapping[str, Callable[..., Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
@@ -255,18 +251,16 @@ def uncompressed(stored: IO[bytes], kind: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def open_layer(layout: Layout, number: int, on_bytes: OnBytes | None = None) -> Iterator[IO[bytes]]:
+def open_layer(layout: Layout, number: int) -> Iterator[IO[bytes]]:
     """Yield layer ``number`` as an uncompressed tar stream.
 
-    Its digest and diff_id are verified when the block ends. The first bytes decide the compression,
-    because media types may be wrong: skopeo labels the raw layers of an archive as gzip.
-    ``on_bytes`` is called with the number of stored bytes read.
+    Its digest and diff_id are verified when the block ends.
     """
     blob, diff_id = layout.layers[number], layout.diff_ids[number]
-    kind = compression(_start(layout.folder, blob))
-    with _checked(layout.folder, blob, on_bytes) as stored:
+    kind = compression_of(layout.folder, blob)
+    with _checked(layout.folder, blob) as stored:
         with uncompressed(cast(IO[bytes], stored), kind) as plain:
-            reader = _HashingReader(plain, None)
+            reader = _HashingReader(plain)
             yield cast(IO[bytes], reader)
             reader.drain()
         actual = f"sha256:{reader.digest.hexdigest()}"
@@ -287,7 +281,7 @@ def write_layout(folder: Path, manifest: Blob) -> None:
 def layout_texts(manifest: Blob) -> dict[str, str]:
     """Return the two files of a layout that are not blobs. They contain no names or dates."""
     entry = {**manifest.to_json(), "platform": {"architecture": "amd64", "os": "linux"}}
-    index = canonical_json({"schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": [entry]})
+    index = canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})
     return {"index.json": index, "oci-layout": '{"imageLayoutVersion": "1.0.0"}\n'}
 
 
