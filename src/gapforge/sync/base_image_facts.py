@@ -16,7 +16,7 @@ from gapforge.base.errors import FetchError
 from gapforge.base.i18n import _
 from gapforge.model import debian_control
 from gapforge.model.base_image_rules import UNKNOWN_OS
-from gapforge.sync.oci_layout import Layout, open_layer
+from gapforge.sync.oci_layout import Layout, environment, open_layer
 
 WANTED = (
     "etc/os-release",
@@ -149,7 +149,7 @@ def facts(layout: Layout, files: ImageFiles) -> Facts:
                 release[key.strip()] = " ".join(shlex.split(value))
             except ValueError:
                 continue  # an unclosed quote; ID and VERSION_ID have none
-    env = layout.env
+    env = environment(layout.config)
     cudnn = cudnn_version(env)
     for package in debian_control.parse(files.text("var/lib/dpkg/status")):
         if _CUDNN.fullmatch(package.get("package", "")) and package.get("status", "").endswith(

@@ -53,8 +53,8 @@ def import_archive(file: Path, destination: Path) -> str:
             raise _unusable(
                 file, _("manifest.json is not valid ({error!r})", error=error)
             ) from error
-        manifest = oci_layout.add_image(destination, config, layers)
-        _keep_only(destination, manifest)
+        oci_layout.add_image(destination, config, layers)
+        oci_layout.drop_other_blobs(oci_layout.read_layout(destination))
     return name
 
 
@@ -151,15 +151,6 @@ def _store(content: IO[bytes], destination: Path) -> Blob:
     kind = compression(start)
     media_type = f"{names.OCI_LAYER}+{kind}" if kind else names.OCI_LAYER
     return Blob(media_type, f"sha256:{digest.hexdigest()}", size)
-
-
-def _keep_only(destination: Path, manifest: Blob) -> None:
-    """Delete the members that do not belong to the image."""
-    layout = oci_layout.read_layout(destination)
-    known = {blob.path(destination) for blob in (manifest, layout.config_blob, *layout.layers)}
-    for path in (destination / "blobs" / "sha256").iterdir():
-        if path not in known:
-            path.unlink()
 
 
 def _peek(file: IO[bytes]) -> bytes:

@@ -37,9 +37,14 @@ class Blob:
     digest: str
     size: int
 
+    @property
+    def sha256(self) -> str:
+        """Return the hex digits of the digest."""
+        return self.digest.removeprefix("sha256:")
+
     def path(self, folder: Path) -> Path:
         """Return the file of the blob in the layout ``folder``."""
-        return folder / "blobs" / "sha256" / self.digest.removeprefix("sha256:")
+        return folder / "blobs" / "sha256" / self.sha256
 
     def to_json(self) -> dict[str, Any]:
         """Return the descriptor as OCI documents have it."""
@@ -57,11 +62,11 @@ class Layout:
     diff_ids: tuple[str, ...]
     config: Mapping[str, Any]
 
-    @property
-    def env(self) -> dict[str, str]:
-        """Return the image's environment variables."""
-        words = (self.config.get("config") or {}).get("Env") or []
-        return dict(word.partition("=")[::2] for word in words if isinstance(word, str))
+
+def environment(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment variables of an image configuration."""
+    words = (config.get("config") or {}).get("Env") or []
+    return dict(word.partition("=")[::2] for word in words if isinstance(word, str))
 
 
 def read_layout(folder: Path) -> Layout:
@@ -272,6 +277,15 @@ def open_layer(layout: Layout, number: int) -> Iterator[IO[bytes]]:
             )
 
 
+def drop_other_blobs(layout: Layout) -> None:
+    """Delete the files among the blobs of a layout that do not belong to its image."""
+    blobs = (layout.manifest, layout.config_blob, *layout.layers)
+    known = {blob.path(layout.folder) for blob in blobs}
+    for path in (layout.folder / "blobs" / "sha256").iterdir():
+        if path not in known:
+            path.unlink()
+
+
 def write_layout(folder: Path, manifest: Blob) -> None:
     """Write ``oci-layout`` and ``index.json`` for the image whose blobs are in ``folder``."""
     for name, text in layout_texts(manifest).items():
@@ -294,11 +308,8 @@ def add_blob(folder: Path, data: bytes, media_type: str) -> Blob:
     return blob
 
 
-def add_image(folder: Path, config: bytes, layers: list[Blob]) -> Blob:
-    """Write configuration, manifest, index and ``oci-layout`` for ``layers`` that are there.
-
-    Return the manifest.
-    """
+def add_image(folder: Path, config: bytes, layers: list[Blob]) -> None:
+    """Write configuration, manifest, index and ``oci-layout`` for ``layers`` that are there."""
     config_blob = add_blob(folder, config, OCI_CONFIG)
     manifest = canonical_json(
         {
@@ -308,6 +319,4 @@ def add_image(folder: Path, config: bytes, layers: list[Blob]) -> Blob:
             "layers": [layer.to_json() for layer in layers],
         }
     )
-    blob = add_blob(folder, manifest.encode(), OCI_MANIFEST)
-    write_layout(folder, blob)
-    return blob
+    write_layout(folder, add_blob(folder, manifest.encode(), OCI_MANIFEST))

@@ -75,18 +75,11 @@ def look_up(base: BaseImage, network: Network) -> tuple[LockedImage, oci_layout.
             raise ValueError(_("the configuration is not the one that the manifest names"))
         parsed = parse_json(config)
         base_image_rules.check_configuration(parsed, base.image)
-        words = (parsed.get("config") or {}).get("Env") or []
-        env = dict(str(word).partition("=")[::2] for word in words)
+        env = oci_layout.environment(parsed)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unusable(base.image, error) from error
     top = oci_layout.Blob(media_type, found.platform, len(found.raw))
-    files = {
-        f"blobs/sha256/{b.digest.removeprefix('sha256:')}": (
-            b.digest.removeprefix("sha256:"),
-            b.size,
-        )
-        for b in (top, config_blob, *layers)
-    }
+    files = {f"blobs/sha256/{b.sha256}": (b.sha256, b.size) for b in (top, config_blob, *layers)}
     for name, text in oci_layout.layout_texts(top).items():
         files[name] = (sha256_bytes(text.encode()), len(text.encode()))
     return LockedImage(
@@ -243,7 +236,7 @@ def copy(
         # A blob that skopeo took for complete is damaged, so the next run must not use it again.
         remove_folder(partial)
         raise
-    _drop_strays(destination, layout)
+    oci_layout.drop_other_blobs(layout)  # such as those of an interrupted copy
     remove_folder(partial)
     return found.reference
 
@@ -313,26 +306,25 @@ def _plain_http(reference: str, flag: str) -> list[str]:
 
 def _failure(image: str, output: str, network: Network, fallback: str = "") -> GapforgeError:
     """Return the error for a failed skopeo. ``fallback`` is shown if there is no ``output``."""
-    lines = (output.strip() or fallback.strip()).splitlines()
-    last = lines[-1] if lines else _("skopeo gave no reason")
-    if logged := re.search(r'msg="((?:[^"\\]|\\.)*)"', last):
-        last = re.sub(r"\\[nt]", " ", logged[1]).replace('\\"', '"').strip()
+    reason = _last_message(output)
+    last = reason or _last_message(fallback) or _("skopeo gave no reason")
     message = _("the base image {image} cannot be downloaded: {last}", image=image, last=last)
     server = f"registry:{registry_of(image)}"
     mirrored = network.registry(image)
-    parts = [part.strip().lower() for part in last.split(": ")] if output.strip() else []
-    status = _STATUS.search(last) if parts else None
-    if not _REFUSED.isdisjoint(parts) or (status and status[1] in ("401", "403")):
+    parts = reason.split(": ")
+    codes = {part.strip().lower() for part in parts}
+    status = match[1] if (match := _STATUS.search(reason)) else ""
+    if codes & _REFUSED or status in ("401", "403"):
         return NoAnswerError(
             message,
             reason=Reason(code=LOGIN_REQUIRED, server=server),
             hint=_login_hint(registry_of(mirrored), network),
         )
     # A 404 for the registry's first page means that there is no registry at all.
-    of_image = any(part.startswith("reading manifest ") for part in parts)
-    if not _ABSENT.isdisjoint(parts) or (status and status[1] == "404" and of_image):
+    of_image = any(code.startswith("reading manifest ") for code in codes)
+    if codes & _ABSENT or (status == "404" and of_image):
         return FetchError(message, hint=_("correct the name, tag or digest in the preset"))
-    for part, why in pairwise(last.split(": ") if parts else ()):
+    for part, why in pairwise(parts):
         if local := _LOCAL.search(part):
             file = local[1].strip('"')
             return StorageError(message, faults=[Fault(file, why)], hint=f"ls -ld {quote(file)}")
@@ -343,6 +335,15 @@ def _failure(image: str, output: str, network: Network, fallback: str = "") -> G
         hint=clock_hint(last)
         or _("check whether the registry can be reached: {command}", command=command),
     )
+
+
+def _last_message(output: str) -> str:
+    """Return the message in the last line of skopeo's log, "" for none."""
+    lines = output.strip().splitlines()
+    last = lines[-1] if lines else ""
+    if logged := re.search(r'msg="((?:[^"\\]|\\.)*)"', last):
+        return re.sub(r"\\[nt]", " ", logged[1]).replace('\\"', '"').strip()
+    return last
 
 
 def _login_hint(registry: str, network: Network) -> str:
@@ -407,15 +408,4 @@ def _drop_damaged(folder: Path) -> None:
         return
     for file in sorted(blobs.iterdir()):
         if sha256_file(file) != file.name:
-            file.unlink()
-
-
-def _drop_strays(folder: Path, layout: oci_layout.Layout) -> None:
-    """Delete the files of an interrupted copy that are not blobs of this image."""
-    known = {
-        blob.digest.removeprefix("sha256:")
-        for blob in (layout.manifest, layout.config_blob, *layout.layers)
-    }
-    for file in (folder / "blobs" / "sha256").iterdir():
-        if file.name not in known:
             file.unlink()
