@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from gapforge.base.errors import FetchError
-from gapforge.base.files import remove_folder, sha256_bytes
+from gapforge.base.files import remove_folder
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.text import whole_number
@@ -29,20 +29,20 @@ from gapforge.sync.download import Want
 from gapforge.sync.github import PrivateFile, RefusedError, asset_in
 from gapforge.sync.http_get import get
 from gapforge.sync.lock_diff import compare
-from gapforge.sync.lock_entries import deb_entries, image_entries
+from gapforge.sync.lock_entries import (
+    REQUIREMENTS,
+    LockedBase,
+    base_of,
+    deb_entries,
+    image_entries,
+    requirements_of,
+    wheel_entry,
+    with_install_tool,
+)
 from gapforge.sync.network import Network, NoAnswerError
 from gapforge.sync.oci_layout import Files
-from gapforge.sync.python_packages import INSTALL_TOOL, Wheel, requirements_text
-from gapforge.sync.run import (
-    BUILDER,
-    REQUIREMENTS,
-    TOOL_ONLY,
-    BaseInStore,
-    Options,
-    Outcome,
-    Run,
-    running,
-)
+from gapforge.sync.python_packages import INSTALL_TOOL, Wheel
+from gapforge.sync.run import BUILDER, Options, Outcome, Run, execute
 from gapforge.sync.wheel_licence import licence_in, licence_of
 
 ImageAnswer = tuple[LockedImage, Files] | Reason
@@ -56,8 +56,7 @@ def pin(preset: Preset, project: Project, network: Network, options: Options) ->
     BusyError while a sync runs, and sync's errors for what is wrong; a server that does not answer
     is no error.
     """
-    with running(_LockOnly, preset, project, network, options) as run:
-        return run.execute()
+    return execute(_LockOnly, preset, project, network, options)
 
 
 class _LockOnly(Run):
@@ -67,8 +66,7 @@ class _LockOnly(Run):
 
     def execute(self) -> Outcome:
         """Pin what can be pinned and write the lock."""
-        old = self._begin()
-        kept = None if self.options.update else old
+        kept = self._begin()
         with self.stack:
             lock = kept if kept is not None and not kept.unresolved else self._pin(kept)
             self._write_lock(lock)
@@ -77,38 +75,30 @@ class _LockOnly(Run):
             lock=lock,
             artifacts=self.project.artifacts_of(self.preset.name),
             changes=compare(self.before, lock),
-            resolved=lock is not old,
+            resolved=lock is not kept,
         )
 
     def _pin(self, kept: Lock | None) -> Lock:
         """Return the lock: what ``kept`` pins, and what can be pinned now."""
         self.network.require(_("resolving {name}", name=self.preset.name), files=False)
         source_archives.check_files(self.preset)
-        self.kept = kept or Lock(
-            preset=self.preset.name, preset_sha256=self.preset.sha256, images={}, entries=()
-        )
+        self.kept = kept or self._nothing()
         self.unresolved: list[UnresolvedItem] = []
-        layouts: dict[str, list[Entry]] = {}
-        locked: dict[str, LockedImage] = {}
         answers: dict[BaseImage, ImageAnswer] = {}
-        for role in ROLES:
-            found = self._image(role, answers)
-            if found is not None:
-                layouts[role], locked[role] = found
-        entries = [entry for role in layouts for entry in layouts[role]]
+        found = {role: self._image(role, answers) for role in ROLES}
+        bases = {role: base for role, base in found.items() if base is not None}
+        entries = [entry for base in bases.values() for entry in base.entries]
         # A base image of which only the manifest is known has no package list to resolve .debs
         # against.
-        bases_stored = len(layouts) == len(ROLES) and not self.store.missing(
-            (e.sha256, e.size) for e in entries
-        )
-        bases = {role: (layouts[role], locked[role]) for role in ROLES} if bases_stored else None
-        entries += self._pin_sources(layouts[BUILDER] if bases_stored else None)
-        debs = self._debs(bases)
-        entries += [*debs, *self._wheels(self._expected_python(bases, debs))]
+        missing = self.store.missing((e.sha256, e.size) for e in entries)
+        stored = bases if len(bases) == len(ROLES) and not missing else None
+        entries += self._pin_sources(stored)
+        debs = self._debs(stored)
+        entries += [*debs, *self._wheels(self._expected_python(stored, debs))]
         return Lock(
             preset=self.preset.name,
             preset_sha256=self.preset.sha256,
-            images=locked,
+            images={role: base.image for role, base in bases.items()},
             entries=tuple(sorted(entries, key=lambda e: e.path)),
             unresolved=tuple(sorted(self.unresolved)),
             epoch=self.epoch,
@@ -120,29 +110,30 @@ class _LockOnly(Run):
 
     # -- base images
 
-    def _image(self, role: str, answers: dict[BaseImage, ImageAnswer]) -> BaseInStore | None:
+    def _image(self, role: str, answers: dict[BaseImage, ImageAnswer]) -> LockedBase | None:
         """Return the base image of ``role`` as far as it is known; None if it cannot be pinned.
 
         ``answers`` collects what the registries answered: both roles may use one image.
         """
-        base = self.preset.base(role)
         if role in self.kept.images:
-            image = self.kept.images[role]
-            entries = [e for e in self.kept.of("image") if role in e.roles]
+            locked = base_of(self.kept, role)
         else:
+            base = self.preset.base(role)
             if base not in answers:
                 answers[base] = self._look_up(base)
             answer = answers[base]
             if isinstance(answer, Reason):
                 self._leave_unresolved("image", [role], answer)
                 return None
-            image, entries = answer[0], image_entries(role, answer[1])
-        if not image.os_id and not self.store.missing((e.sha256, e.size) for e in entries):
-            image = base_images.describe(self._layout(role, entries), image.reference)
+            image, files = answer
+            locked = LockedBase(image, image_entries(role, files))
+        image = locked.image
+        if not image.os_id and not self.store.missing((e.sha256, e.size) for e in locked.entries):
+            image = base_images.describe(self._layout(role, locked), image.reference)
         if not image.os_id:
             self._leave_unresolved("image", [role], Reason(code=items.MANIFEST_ONLY))
         self._check_base(role, image)
-        return entries, image
+        return replace(locked, image=image)
 
     def _look_up(self, base: BaseImage) -> ImageAnswer:
         """Return what the registry states of a base image, or why that cannot be known."""
@@ -157,7 +148,7 @@ class _LockOnly(Run):
     # -- Python packages
 
     def _expected_python(
-        self, bases: Mapping[str, BaseInStore] | None, debs: Sequence[Entry]
+        self, bases: Mapping[str, LockedBase] | None, debs: Sequence[Entry]
     ) -> str:
         """Return the full version of the target's Python, "" if only a full sync can tell."""
         packages = [entry for entry in debs if entry.kind == "deb"]
@@ -167,16 +158,15 @@ class _LockOnly(Run):
 
     def _wheels(self, python: str) -> list[Entry]:
         """Return the wheels with requirements.txt, and the tool that installs them."""
-        if self.kept.of("wheel") and self.kept.resolves("wheel"):
+        if self.kept.resolves("wheel"):
             return [e for e in self.kept.entries if e.kind == "wheel" or e.path == REQUIREMENTS]
-        entries = {entry.path: entry for entry in self._wheels_of_preset(python)}
+        entries = self._wheels_of_preset(python)
         try:
-            for tool in self._wheel_entries_by_index([self.resolver.install_tool(self.preset)]):
-                roles = (*TOOL_ONLY, "runtime") if tool.path in entries else TOOL_ONLY
-                entries[tool.path] = replace(tool, roles=roles)
+            tool = self._wheel_entry(self.resolver.install_tool(self.preset))
         except NoAnswerError as error:
             self._leave_unresolved("wheel", [INSTALL_TOOL], error.reason)
-        return list(entries.values())
+            return entries
+        return with_install_tool(entries, tool)
 
     def _wheels_of_preset(self, python: str) -> list[Entry]:
         """Return the wheels of the preset and requirements.txt, or leave all of them unresolved."""
@@ -184,20 +174,14 @@ class _LockOnly(Run):
             self._leave_wheels(Reason(code=items.NEEDS_PACKAGE_LISTS))
             return []
         try:
-            wheels = self._wheel_entries_by_index(self.resolver.wheels(self.preset, python))
+            wheels = self.resolver.wheels(self.preset, python)
+            with ThreadPoolExecutor(self.network.jobs) as pool:
+                entries = list(pool.map(self._wheel_entry, wheels))
         except NoAnswerError as error:
             self._leave_wheels(error.reason)
             return []
-        data = requirements_text((e.name, e.version, e.sha256) for e in wheels).encode()
-        requirements = Entry(
-            kind="index",
-            path=REQUIREMENTS,
-            sha256=sha256_bytes(data),
-            size=len(data),
-            origin="generated",
-            name="requirements",
-        )
-        return [*wheels, requirements]
+        requirements, _data = requirements_of(entries)
+        return [*entries, requirements]
 
     def _leave_wheels(self, reason: Reason) -> None:
         """Record every requirement as unresolved. The others may wait for PyTorch's index only."""
@@ -209,15 +193,11 @@ class _LockOnly(Run):
             reason = replace(reason, resolved_with="torch")
         self._leave_unresolved("wheel", others, reason)
 
-    def _wheel_entries_by_index(self, wheels: Sequence[Wheel]) -> list[Entry]:
-        """Return the wheels as entries.
-
-        Raise NoAnswerError if an index states no checksum or size.
-        """
-        with ThreadPoolExecutor(self.network.jobs) as pool:
-            return list(pool.map(self._wheel_entry, wheels))
-
     def _wheel_entry(self, wheel: Wheel) -> Entry:
+        """Return the entry of a wheel.
+
+        Raise NoAnswerError if the index states no checksum or size.
+        """
         server = items.DEFAULT_INDEX
         if wheel.index != "default" and self.preset.pytorch is not None:
             server = f"index:{self.preset.pytorch.index}"
@@ -228,16 +208,8 @@ class _LockOnly(Run):
                 _("{file} cannot be pinned without a download", file=wheel.file),
                 reason=Reason(code=code, server=server, file=wheel.file),
             )
-        return Entry(
-            kind="wheel",
-            path=f"wheels/{wheel.file}",
-            sha256=wheel.sha256,
-            size=size,
-            origin=f"index:{wheel.index}",
-            name=wheel.name,
-            version=wheel.version,
-            licence=self._licence(wheel),
-        )
+        licence = self._licence(wheel)
+        return wheel_entry(wheel, sha256=wheel.sha256, size=size, licence=licence)
 
     def _licence(self, wheel: Wheel) -> str:
         """Return the licence in the stored wheel, or in its METADATA on the index (PEP 658)."""
@@ -255,10 +227,10 @@ class _LockOnly(Run):
 
     # -- sources
 
-    def _pin_sources(self, builder: Iterable[Entry] | None) -> list[Entry]:
+    def _pin_sources(self, bases: Mapping[str, LockedBase] | None) -> list[Entry]:
         """Return the sources whose checksum and size are published.
 
-        ``builder`` is the layout of the builder's base image if it is in the store.
+        ``bases`` are the base images if they are in the store.
         """
         kept = {e.name: e for e in self.kept.of("source", "tensorrt")}
         wants = {source.name: want for source, want in self._source_wants()}
@@ -268,7 +240,7 @@ class _LockOnly(Run):
             if source_archives.is_local_repo(self.preset, source):
                 continue
             found = kept.get(source.name) or self._pin_source(
-                source, wants.get(source.name), sizes, builder
+                source, wants.get(source.name), sizes, bases
             )
             if isinstance(found, Entry):
                 entries.append(found)
@@ -281,7 +253,7 @@ class _LockOnly(Run):
         source: SourceArchive,
         want: Want | None,
         sizes: Mapping[str, int],
-        builder: Iterable[Entry] | None,
+        bases: Mapping[str, LockedBase] | None,
     ) -> Entry | Reason:
         """Return the source's entry, or why it cannot be pinned."""
         try:
@@ -289,9 +261,9 @@ class _LockOnly(Run):
                 return self._pin_sdist(source)
             if want is not None:
                 return self._pin_archive(source, want, sizes)
-            if builder is None:
+            if bases is None:
                 return Reason(code=items.NEEDS_APT_SOURCES)
-            found = self._apt_root(BUILDER, builder).source_tarball(source.apt_source)
+            found = self._apt_root(BUILDER, bases[BUILDER]).source_tarball(source.apt_source)
         except NoAnswerError as error:
             return error.reason
         return source_archives.entry_of(
@@ -362,10 +334,10 @@ class _LockOnly(Run):
 
     # -- .debs
 
-    def _debs(self, bases: Mapping[str, BaseInStore] | None) -> list[Entry]:
+    def _debs(self, bases: Mapping[str, LockedBase] | None) -> list[Entry]:
         """Return the .debs with their index, if the base images are in the store."""
         wanted = sorted({package for role in ROLES for package in self.preset.debs(role)})
-        if self.kept.of("deb") and self.kept.resolves("deb"):
+        if self.kept.resolves("deb"):
             debs = list(self.kept.of("deb"))
         elif not wanted:
             debs = []

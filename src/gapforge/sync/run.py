@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from gapforge.base.errors import Fault, FetchError, LockError, ResolveError
 from gapforge.base.files import contains, exclusive, mark_folder, write_text
@@ -20,6 +20,7 @@ from gapforge.model import lock as locks
 from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
+from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
 from gapforge.store.store import Store, preset_in_use
 from gapforge.sync import (
     apt_errors,
@@ -32,19 +33,16 @@ from gapforge.sync import (
 from gapforge.sync.base_images import check_base
 from gapforge.sync.download import Downloader, Got, Want
 from gapforge.sync.lock_diff import Changes
+from gapforge.sync.lock_entries import LockedBase
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import Resolver, Sdist
 from gapforge.sync.source_contents import Downloaded
 from gapforge.sync.unfinished_sync import ResumeState, clear_leftovers
 
 BUILDER = ROLES[0]
-REQUIREMENTS = "requirements.txt"
 INDEX_FILES = ("Packages", "Release")
-# The roles of the wheel that installs the others; with "runtime" it is a package of the image as
-# well.
-TOOL_ONLY = ("install-tool",)
-AnyRun = TypeVar("AnyRun", bound="Run")
-BaseInStore = tuple[list[Entry], LockedImage]
+# What a lock leaves unresolved before anything was resolved; the reasons are never shown.
+EVERYTHING = tuple(UnresolvedItem(kind, "*", Reason(code=OTHER)) for kind in ("deb", "wheel"))
 
 
 @dataclass(frozen=True)
@@ -90,21 +88,20 @@ class Outcome:
         }
 
 
-@contextmanager
-def running(
-    kind: type[AnyRun], preset: Preset, project: Project, network: Network, options: Options
-) -> Iterator[AnyRun]:
-    """Yield a run that has the store for itself. Raise BusyError while there is another one."""
+def execute(
+    kind: type[Run], preset: Preset, project: Project, network: Network, options: Options
+) -> Outcome:
+    """Do a run that has the store for itself. Raise BusyError while there is another one."""
     store = Store(project.store)
     with (
         exclusive(store.lock_file, f"{project.store}"),
         preset_in_use(project, preset.name, changes=True),
         Progress(_("sync {name}", name=preset.name), quiet=options.quiet) as progress,
     ):
-        yield kind(preset, project, network, options, store, progress)
+        return kind(preset, project, network, options, store, progress).execute()
 
 
-class Run:
+class Run(ABC):
     """One run under the store's lock, and the steps that both kinds of it need."""
 
     retries_indexes = True  # whether requests to an index are repeated
@@ -132,14 +129,19 @@ class Run:
         )
         self.state = ResumeState(project.state / "sync" / f"{preset.name}.json", preset.sha256)
         self.fetched = 0
-        self._looked_into: set[tuple[str, str, str]] = set()
+        self._looked_into: set[Downloaded] = set()
         self.stack = ExitStack()  # closes the APT roots; entered by ``execute``
         self._apt: dict[BaseImage, apt_resolver.AptResolver] = {}
+
+    @abstractmethod
+    def execute(self) -> Outcome:
+        """Do what the run is for."""
 
     def _begin(self) -> Lock | None:
         """Make the working folder.
 
-        Return the lock that belongs to the preset, complete or partial, if any.
+        Return the lock whose pins stay: the one that belongs to the preset, complete or partial.
+        There is none for a new preset, and none with --update.
         """
         clear_leftovers(self.work.parent)
         for leftover in self.project.presets.glob(f".{self.preset.name}.lock.json.*.tmp"):
@@ -161,7 +163,17 @@ class Run:
         self.before = old or self._previous_lock()
         kept = None if self.options.update else old
         self.epoch = locks.epoch_for(self.preset, kept, time.time())
-        return old
+        return kept
+
+    def _nothing(self) -> Lock:
+        """Return a lock of the preset that pins nothing yet."""
+        return Lock(
+            preset=self.preset.name,
+            preset_sha256=self.preset.sha256,
+            images={},
+            entries=(),
+            unresolved=EVERYTHING,
+        )
 
     def _previous_lock(self) -> Lock | None:
         """Return the lock of an earlier state of the preset, None if it cannot be used."""
@@ -180,7 +192,7 @@ class Run:
 
     # -- downloads
 
-    def _obtain(self, wants: Sequence[Want]) -> list[Got]:
+    def _obtain(self, wants: Sequence[Want]) -> dict[Want, Got]:
         """Return the wanted files: from the store, from the folder of --from, or downloaded."""
         found: dict[Want, Got] = {}
         missing = self.store.missing((w.sha256, w.size or -1) for w in wants if w.sha256)
@@ -196,12 +208,12 @@ class Run:
         for got in self.downloader.fetch(rest):
             found[got.want] = got
             self.fetched += got.size
-        return [found[want] for want in wants]
+        return found
 
     def _obtain_sources(
         self, pairs: Sequence[tuple[SourceArchive, Want]], more: Sequence[Want] = ()
-    ) -> dict[str, Got]:
-        """Return sources (by source name) and ``more`` files (by file name) in the store.
+    ) -> dict[Want, Got]:
+        """Return the files of sources, and ``more`` files, in the store.
 
         Raise GatedError if a person has to download some of the sources.
         """
@@ -217,31 +229,23 @@ class Run:
                 raise source_archives.gated_error(self.preset, gated, error.faults) from None
             raise
         self._look_inside(
-            (source.name, want.file, found.sha256)
-            for (source, want), found in zip(pairs, got, strict=False)
+            Downloaded(source.name, want.file, self.store.path(got[want].sha256))
+            for source, want in pairs
             if not source_archives.is_local_repo(self.preset, source)
         )
-        names = {want: source.name for source, want in pairs}
-        result = {names.get(want, want.file): found for want, found in zip(wants, got, strict=True)}
         for source, want in pairs:
             if not want.sha256:
-                found = result[source.name]
-                self.state.record_first_use(source.name, found.sha256, found.size)
-        return result
+                self.state.record_first_use(source.name, got[want].sha256, got[want].size)
+        return got
 
-    def _look_inside(self, archives: Iterable[tuple[str, str, str]]) -> None:
+    def _look_inside(self, archives: Iterable[Downloaded]) -> None:
         """Raise CompatibilityError or PresetError for archives that the preset does not mean.
 
-        ``archives`` are the name of a source, its file's name and its checksum; they are in the
-        store. Each is read once in a run.
+        Each is read once in a run.
         """
-        new = [each for each in archives if each not in self._looked_into]
+        new = [archive for archive in archives if archive not in self._looked_into]
         self._looked_into.update(new)
-        source_contents.check_archives(
-            self.preset,
-            [Downloaded(name, file, self.store.path(sha256)) for name, file, sha256 in new],
-            self.progress.note,
-        )
+        source_contents.check_archives(self.preset, new, self.progress.note)
 
     def _source_wants(self) -> list[tuple[SourceArchive, Want]]:
         """Return the sources that have addresses.
@@ -294,21 +298,18 @@ class Run:
         for warning in check_base(self.preset, role, image):
             self.progress.note(_("WARNING: {warning}", warning=warning))
 
-    def _layout(self, role: str, entries: Iterable[Entry]) -> Path:
+    def _layout(self, role: str, base: LockedBase) -> Path:
         """Return a folder with the OCI layout of a base image that is in the store."""
         layout, prefix = self.work / f"layout-{role}", f"images/{role}/"
-        self.store.view(
-            layout,
-            {e.path.removeprefix(prefix): e.sha256 for e in entries if e.path.startswith(prefix)},
-        )
+        self.store.view(layout, {e.path.removeprefix(prefix): e.sha256 for e in base.entries})
         return layout
 
-    def _apt_root(self, role: str, entries: Iterable[Entry]) -> apt_resolver.AptResolver:
+    def _apt_root(self, role: str, locked: LockedBase) -> apt_resolver.AptResolver:
         """Return the APT root on the base image of ``role``; roles with one base image share it."""
         base = self.preset.base(role)
         if base not in self._apt:
             root = apt_resolver.AptResolver(
-                self._layout(role, entries),
+                self._layout(role, locked),
                 self.preset.apt_sources,
                 self.work / f"apt-{len(self._apt)}",
                 self.network,
@@ -317,12 +318,12 @@ class Run:
             self._apt[base] = self.stack.enter_context(root)
         return self._apt[base]
 
-    def _python(self, bases: Mapping[str, BaseInStore], debs: Sequence[Entry]) -> str:
+    def _python(self, bases: Mapping[str, LockedBase], debs: Sequence[Entry]) -> str:
         """Return the full version of the target's Python, once the .debs are resolved."""
         by_role = {role: {e.name: e.version for e in debs if role in e.roles} for role in ROLES}
 
         def installed(role: str) -> dict[str, str]:
-            return base_images.installed(self._layout(role, bases[role][0]))
+            return base_images.installed(self._layout(role, bases[role]))
 
         return target_python.found(self.preset, by_role, installed)
 
@@ -330,14 +331,14 @@ class Run:
         """Return TensorRT's local-repository .deb under its own name, downloaded if necessary."""
         for source, want in self._source_wants():
             if source_archives.is_local_repo(self.preset, source):
-                got = self._obtain_sources([(source, want)])[source.name]
+                got = self._obtain_sources([(source, want)])[want]
                 file = self.work / "local-repo" / source.file
                 self.store.place(got.sha256, file)
                 return file
         return None
 
     def _resolve_debs(
-        self, bases: Mapping[str, BaseInStore]
+        self, bases: Mapping[str, LockedBase]
     ) -> dict[str, list[apt_resolver.DebFile]]:
         """Return the .debs that each role's base image lacks.
 
@@ -347,7 +348,7 @@ class Run:
         found = {}
         libraries: dict[str, str] = {}
         for role in ROLES:
-            root, packages = self._apt_root(role, bases[role][0]), self.preset.debs(role)
+            root, packages = self._apt_root(role, bases[role]), self.preset.debs(role)
             if role == BUILDER:
                 try:
                     found[role], libraries = root.closure(packages), root.libraries(packages)

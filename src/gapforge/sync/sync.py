@@ -20,7 +20,6 @@ from gapforge.model import lock as locks
 from gapforge.model.lock import LOCK_FILE, Entry, Lock, LockedImage, epoch_of
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
-from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
 from gapforge.store import sha256sums
 from gapforge.store.store import ViewResult
 from gapforge.sync import base_images, install_proof, option_files, source_archives, target_python
@@ -28,26 +27,25 @@ from gapforge.sync.apt_resolver import DebFile
 from gapforge.sync.base_image_facts import read_files
 from gapforge.sync.download import Got, Want
 from gapforge.sync.lock_diff import compare
-from gapforge.sync.lock_entries import deb_entries, image_entries
-from gapforge.sync.network import Network
-from gapforge.sync.oci_layout import Files, read_layout
-from gapforge.sync.python_packages import Sdist, Wheel, requirements_text
-from gapforge.sync.run import (
-    BUILDER,
+from gapforge.sync.lock_entries import (
     REQUIREMENTS,
     TOOL_ONLY,
-    BaseInStore,
-    Options,
-    Outcome,
-    Run,
-    running,
-    want_of_deb,
+    LockedBase,
+    base_of,
+    bases_of,
+    deb_entries,
+    image_entries,
+    requirements_of,
+    wheel_entry,
+    with_install_tool,
 )
+from gapforge.sync.network import Network
+from gapforge.sync.oci_layout import Files, read_layout
+from gapforge.sync.python_packages import Sdist, Wheel
+from gapforge.sync.run import BUILDER, Options, Outcome, Run, execute, want_of_deb
+from gapforge.sync.source_contents import Downloaded
 from gapforge.sync.wheel_licence import licence_of
 from gapforge.trust.trusted_signers import LOCK_SIGNATURE
-
-# What a lock leaves unresolved before anything was resolved; the reasons are never shown.
-EVERYTHING = tuple(UnresolvedItem(kind, "*", Reason(code=OTHER)) for kind in ("deb", "wheel"))
 
 
 def sync(preset: Preset, project: Project, network: Network, options: Options) -> Outcome:
@@ -55,8 +53,7 @@ def sync(preset: Preset, project: Project, network: Network, options: Options) -
 
     Raise BusyError while another sync runs.
     """
-    with running(_Sync, preset, project, network, options) as run:
-        return run.execute()
+    return execute(_Sync, preset, project, network, options)
 
 
 class _Sync(Run):
@@ -66,20 +63,13 @@ class _Sync(Run):
 
     def execute(self) -> Outcome:
         """Download, resolve and publish, continuing from what an interrupted run left."""
-        old = self._begin()
+        kept = self._begin()
         with self.stack:
-            if old is None or self.options.update:
-                nothing = Lock(
-                    preset=self.preset.name,
-                    preset_sha256=self.preset.sha256,
-                    images={},
-                    entries=(),
-                    unresolved=EVERYTHING,
-                )
-                lock = self._resolve(nothing)
+            if kept is None:
+                lock = self._resolve(self._nothing())
             else:
-                self._restore(old)
-                lock = self._resolve(old) if old.unresolved else old
+                self._restore(kept)
+                lock = self._resolve(kept) if kept.unresolved else kept
             self._prove_lock(lock)
             laid = self._publish(lock)
         remove_folder(self.work)
@@ -88,7 +78,7 @@ class _Sync(Run):
             lock=lock,
             artifacts=self.project.artifacts_of(self.preset.name),
             changes=compare(self.before, lock),
-            resolved=lock is not old,
+            resolved=lock is not kept,
             fetched=self.fetched,
             strangers=laid.strangers,
             copies=laid.copies,
@@ -105,10 +95,10 @@ class _Sync(Run):
         preset = self.preset
         source_archives.check_files(preset)
         kept_sources = {e.name: e for e in kept.of("source", "tensorrt")}
-        wants = [pair for pair in self._source_wants() if pair[0].name not in kept_sources]
+        pairs = [pair for pair in self._source_wants() if pair[0].name not in kept_sources]
         # First what a person has to download, and what fails quickly; the long downloads come after
         # it.
-        got = self._obtain_sources([pair for pair in wants if pair[0].gated])
+        got = self._obtain_sources([pair for pair in pairs if pair[0].gated])
         # The full version of Python is known with the .debs. What fits the expected one is resolved
         # now, so that a faulty requirement is found before the long downloads.
         expected = target_python.expected(preset, {e.name: e.version for e in kept.of("deb")})
@@ -118,15 +108,15 @@ class _Sync(Run):
             for source in preset.sources.values()
             if source.sdist and source.name not in kept_sources
         }
-        more = _wants_of(wheels)
-        for name, sdist in sdists.items():
-            source = preset.sources[name]
-            more.append(Want(source.file or sdist.file, (sdist.url,), source.sha256, sdist.size))
-        rest = [pair for pair in wants if pair[0].name not in got]
+        sdist_wants = {
+            name: _want_of_sdist(preset.sources[name], sdist) for name, sdist in sdists.items()
+        }
+        rest = [pair for pair in pairs if not pair[0].gated]
+        more = [*map(_want_of_wheel, wheels), *sdist_wants.values()]
         got.update(self._obtain_sources(rest, more))
         self._look_inside(
-            (name, want.file, got[want.file].sha256)
-            for name, want in zip(sdists, more[len(more) - len(sdists) :], strict=True)
+            Downloaded(name, want.file, self.store.path(got[want].sha256))
+            for name, want in sdist_wants.items()
         )
         packages = self._package_entries(kept, wheels, got)
         if wheels:
@@ -137,7 +127,7 @@ class _Sync(Run):
             role: self._kept_base(kept, role) if role in kept.images else self._base(role)
             for role in ROLES
         }
-        entries = [entry for layout, _image in bases.values() for entry in layout]
+        entries = [entry for base in bases.values() for entry in base.entries]
         debs = (
             list(kept.of("deb"))
             if kept.resolves("deb")
@@ -146,52 +136,46 @@ class _Sync(Run):
         python = self._python(bases, debs)
         if python != expected and not (kept.resolves("wheel") and kept.resolves("deb")):
             wheels = self._resolve_wheels(python)
-            got.update(self._obtain_sources([], _wants_of(wheels)))
+            got.update(self._obtain([_want_of_wheel(wheel) for wheel in wheels]))
             packages = self._package_entries(kept, wheels, got)
         entries += [*packages, *kept_sources.values(), *debs]
+        downloads = {source.name: got[want] for source, want in pairs}
         for source in preset.sources.values():
-            if source.name not in kept_sources and not source_archives.is_local_repo(
-                preset, source
-            ):
-                entries.append(self._source_entry(source, got, sdists, bases[BUILDER][0]))
+            if source.name in kept_sources or source_archives.is_local_repo(preset, source):
+                continue
+            if source.urls:
+                entries.append(self._downloaded_source(source, downloads[source.name]))
+            elif source.sdist:
+                entries.append(self._sdist_source(source, sdists[source.name]))
+            else:
+                entries.append(self._apt_source(source, bases[BUILDER]))
         entries += self._deb_index(debs)
         self._check_options(bases, debs)
         return Lock(
             preset=preset.name,
             preset_sha256=preset.sha256,
-            images={role: image for role, (_layout, image) in bases.items()},
+            images={role: base.image for role, base in bases.items()},
             entries=tuple(sorted(entries, key=lambda e: e.path)),
             epoch=self.epoch,
         )
 
-    def _source_entry(
-        self,
-        source: SourceArchive,
-        got: Mapping[str, Got],
-        sdists: Mapping[str, Sdist],
-        builder: Iterable[Entry],
-    ) -> Entry:
-        """Return the entry of a source.
-
-        One from APT sources is downloaded, the others are stored.
-        """
-        if source.urls:
-            sha256, size = got[source.name].sha256, got[source.name].size
-            if not source.sha256:
-                self.progress.note(
-                    _(
-                        "WARNING: {file}: trust on first use, sha256 {sha256}",
-                        file=source.file,
-                        sha256=sha256,
-                    )
+    def _downloaded_source(self, source: SourceArchive, got: Got) -> Entry:
+        """Return the entry of a source that has addresses."""
+        if not source.sha256:
+            self.progress.note(
+                _(
+                    "WARNING: {file}: trust on first use, sha256 {sha256}",
+                    file=source.file,
+                    sha256=got.sha256,
                 )
-            return source_archives.entry_of(source, source.file, sha256, size, "url")
-        if source.sdist:
-            sdist = sdists[source.name]
-            file, size = source.file or sdist.file, self.store.path(source.sha256).stat().st_size
-            origin, version = "index:default", sdist.version
-            return source_archives.entry_of(source, file, source.sha256, size, origin, version)
-        return self._apt_source(source.name, builder)
+            )
+        return source_archives.entry_of(source, source.file, got.sha256, got.size, "url")
+
+    def _sdist_source(self, source: SourceArchive, sdist: Sdist) -> Entry:
+        """Return the entry of a source distribution, which is in the store."""
+        file, size = source.file or sdist.file, self.store.path(source.sha256).stat().st_size
+        origin, version = "index:default", sdist.version
+        return source_archives.entry_of(source, file, source.sha256, size, origin, version)
 
     # -- Python packages
 
@@ -201,7 +185,7 @@ class _Sync(Run):
         return [*wheels, self.resolver.install_tool(self.preset)]
 
     def _package_entries(
-        self, kept: Lock, wheels: Sequence[Wheel], got: Mapping[str, Got]
+        self, kept: Lock, wheels: Sequence[Wheel], got: Mapping[Want, Got]
     ) -> list[Entry]:
         """Return the downloaded ``wheels``, or without any those of ``kept``, and their index."""
         if wheels:
@@ -211,13 +195,8 @@ class _Sync(Run):
 
     def _prove_lock(self, lock: Lock) -> None:
         """Raise ResolveError if the site's pip would refuse wheels of ``lock``."""
-        if not lock.of("wheel"):
-            return
-        bases = {
-            role: ([e for e in lock.of("image") if role in e.roles], lock.images[role])
-            for role in ROLES
-        }
-        self._prove(lock.of("wheel"), self._python(bases, lock.of("deb")))
+        if lock.of("wheel"):
+            self._prove(lock.of("wheel"), self._python(bases_of(lock), lock.of("deb")))
 
     def _prove(self, entries: Sequence[Entry], python: str) -> None:
         """Raise ResolveError if the site's pip would refuse wheels, which are in the store.
@@ -239,56 +218,34 @@ class _Sync(Run):
         self.proved = subject
 
     def _wheel_entries(
-        self, wheels: Sequence[Wheel], tool: Wheel, got: Mapping[str, Got]
+        self, wheels: Sequence[Wheel], tool: Wheel, got: Mapping[Want, Got]
     ) -> list[Entry]:
         """Return the downloaded wheels, the tool that installs them, and requirements.txt."""
-        entries: dict[str, Entry] = {}
-        for wheel in (*wheels, tool):
-            path = f"wheels/{wheel.file}"
-            if path in entries:
-                # The preset asks for the same version of pip.
-                entries[path] = replace(entries[path], roles=(*TOOL_ONLY, "runtime"))
-                continue
-            found = got[wheel.file]
-            if not wheel.sha256:
+        tool_entry = self._wheel_entry(tool, got)
+        of_image = [self._wheel_entry(wheel, got) for wheel in wheels]
+        entries = with_install_tool(of_image, tool_entry)
+        for entry in entries:
+            if entry.trust:
                 self.progress.note(
                     _(
                         "WARNING: {file}: trust on first use, as the index has no "
                         "checksum; sha256 {sha256}",
-                        file=wheel.file,
-                        sha256=found.sha256,
+                        file=entry.file,
+                        sha256=entry.sha256,
                     )
                 )
-            entries[path] = Entry(
-                kind="wheel",
-                path=path,
-                sha256=found.sha256,
-                size=found.size,
-                origin=f"index:{wheel.index}",
-                name=wheel.name,
-                version=wheel.version,
-                roles=TOOL_ONLY if wheel is tool else (),
-                trust="" if wheel.sha256 else "first-use",
-                licence=licence_of(self.store.path(found.sha256)),
-            )
-        return [*entries.values(), self._requirements(entries.values())]
+        return [*entries, self._requirements(entries)]
+
+    def _wheel_entry(self, wheel: Wheel, got: Mapping[Want, Got]) -> Entry:
+        found = got[_want_of_wheel(wheel)]
+        licence = licence_of(self.store.path(found.sha256))
+        return wheel_entry(wheel, sha256=found.sha256, size=found.size, licence=licence)
 
     def _requirements(self, wheels: Iterable[Entry]) -> Entry:
-        """Return requirements.txt for these wheels, in the store.
-
-        The tool alone is no package of the image.
-        """
-        data = requirements_text(
-            (e.name, e.version, e.sha256) for e in wheels if e.roles != TOOL_ONLY
-        ).encode()
-        return Entry(
-            kind="index",
-            path=REQUIREMENTS,
-            sha256=self.store.add_bytes(data),
-            size=len(data),
-            origin="generated",
-            name="requirements",
-        )
+        """Return requirements.txt for these wheels, in the store."""
+        entry, data = requirements_of(wheels)
+        self.store.add_bytes(data)
+        return entry
 
     def _with_licence(self, wheel: Entry) -> Entry:
         """Return a wheel that was pinned before it was downloaded, with its licence."""
@@ -298,7 +255,7 @@ class _Sync(Run):
 
     # -- base images
 
-    def _base(self, role: str, locked: LockedImage | None = None) -> BaseInStore:
+    def _base(self, role: str, locked: LockedImage | None = None) -> LockedBase:
         """Return the base image of ``role``, in the store.
 
         With ``locked`` it must be that image again.
@@ -321,19 +278,19 @@ class _Sync(Run):
                 ],
                 hint=self._resolve_again(),
             )
-        return image_entries(role, files), image
+        return LockedBase(image, image_entries(role, files))
 
     def _resolve_again(self) -> str:
         return _("resolve again: ./deps_sync.sh {name!q} --update", name=self.preset.name)
 
-    def _kept_base(self, kept: Lock, role: str) -> BaseInStore:
+    def _kept_base(self, kept: Lock, role: str) -> LockedBase:
         """Return the base image that ``kept`` pins, which is in the store, with its facts."""
-        entries, image = [e for e in kept.of("image") if role in e.roles], kept.images[role]
-        if image.os_id:
-            return entries, image
-        image = base_images.describe(self._layout(role, entries), image.reference)
+        base = base_of(kept, role)
+        if base.image.os_id:
+            return base
+        image = base_images.describe(self._layout(role, base), base.image.reference)
         self._check_base(role, image)
-        return entries, image
+        return replace(base, image=image)
 
     def _base_files(self, base: BaseImage) -> tuple[LockedImage, Files]:
         """Return the image and its layout in the store. The roles often share one image."""
@@ -371,19 +328,17 @@ class _Sync(Run):
         self._obtain([want_of_deb(deb) for deb in unique.values()])
         return entries
 
-    def _check_options(self, bases: Mapping[str, BaseInStore], debs: Sequence[Entry]) -> None:
+    def _check_options(self, bases: Mapping[str, LockedBase], debs: Sequence[Entry]) -> None:
         """Raise ResolveError for options whose library the builder image would lack."""
-        layout, _image = bases[BUILDER]
         files = option_files.BuilderFiles(
             {e.name: self.store.path(e.sha256) for e in debs if BUILDER in e.roles},
-            lambda: read_files(read_layout(self._layout(BUILDER, layout))),
+            lambda: read_files(read_layout(self._layout(BUILDER, bases[BUILDER]))),
         )
         for note in option_files.check(self.preset, files):
             self.progress.note(_("WARNING: {warning}", warning=note))
 
-    def _apt_source(self, name: str, builder: Iterable[Entry]) -> Entry:
+    def _apt_source(self, source: SourceArchive, builder: LockedBase) -> Entry:
         """Return an upstream tarball from the builder's APT sources, in the store."""
-        source = self.preset.sources[name]
         found = self._apt_root(BUILDER, builder).source_tarball(source.apt_source)
         self._obtain([Want(found.file, (found.uri,), found.sha256, found.size)])
         return source_archives.entry_of(
@@ -447,14 +402,14 @@ class _Sync(Run):
         """Download missing .debs and source tarballs if the APT sources still have them."""
         if not missing:
             return
-        layouts = {role: [e for e in lock.of("image") if role in e.roles] for role in ROLES}
-        found = self._resolve_debs({role: (layouts[role], lock.images[role]) for role in ROLES})
+        bases = bases_of(lock)
+        found = self._resolve_debs(bases)
         checksums = {e.sha256 for e in missing if e.kind == "deb"}
         debs = {d.file: d for role in ROLES for d in found[role] if d.sha256 in checksums}
         self._obtain([want_of_deb(deb) for deb in debs.values()])
         for entry in missing:
             if entry.kind != "deb":
-                self._apt_source(entry.name, layouts[BUILDER])
+                self._apt_source(self.preset.sources[entry.name], bases[BUILDER])
         if left := self._still_missing(missing):
             problem = _("has been replaced by another version")
             raise ResolveError(
@@ -488,7 +443,9 @@ class _Sync(Run):
         folder = self.project.artifacts_of(self.preset.name)
         if not contains(folder / LOCK_FILE, lock.render().encode()):
             sources = lock.of("source", "tensorrt")
-            self._look_inside((e.name, e.file, e.sha256) for e in sources)
+            self._look_inside(
+                Downloaded(e.name, e.file, self.store.path(e.sha256)) for e in sources
+            )
         previous = _paths_of(folder / LOCK_FILE)
         lock.require_complete(f"presets/{self.preset.name}.lock.json")
         # The lock comes first: whatever happens after this line, the next run lays out the same
@@ -502,9 +459,14 @@ class _Sync(Run):
         return self.store.view(folder, files, previous, last=LOCK_FILE)
 
 
-def _wants_of(wheels: Iterable[Wheel]) -> list[Want]:
-    """Return the downloads of wheels."""
-    return [Want(w.file, (w.url,), w.sha256, w.size) for w in wheels]
+def _want_of_wheel(wheel: Wheel) -> Want:
+    """Return the download of a wheel."""
+    return Want(wheel.file, (wheel.url,), wheel.sha256, wheel.size)
+
+
+def _want_of_sdist(source: SourceArchive, sdist: Sdist) -> Want:
+    """Return the download of a source distribution."""
+    return Want(source.file or sdist.file, (sdist.url,), source.sha256, sdist.size)
 
 
 def _paths_of(lock_file: Path) -> list[str]:
