@@ -170,14 +170,13 @@ def report() -> dict[str, Any]:
             )
         ),
         seconds=MappingProxyType({"verify": 21.4, "context": 3.2, "build": 5142.8, "smoke": 38.0}),
+        source_sha256=_sha("source"),
         folder=Path("dist"),
     )
     inputs = SimpleNamespace(
         preset=SimpleNamespace(practice=False),
         source=SimpleNamespace(
-            folder="/home/engineer/apps/inspector",
-            chosen_by="application.source",
-            tree_sha256=_sha("source"),
+            folder="/home/engineer/apps/inspector", chosen_by="application.source"
         ),
         secrets=SimpleNamespace(values={"INSPECTOR_TOKEN": ""}),
         warnings=[],

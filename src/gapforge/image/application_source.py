@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from gapforge.base.errors import Fault, SourceError
@@ -18,7 +18,6 @@ from gapforge.base.files import given_path, real_path, unsafe_path_reason
 from gapforge.base.i18n import _
 from gapforge.base.system_errors import os_reason
 from gapforge.image import gapforgeignore
-from gapforge.image.source_copy import CopyResult, copy_source
 from gapforge.image.source_files import list_files, shown_names
 from gapforge.model.preset import Application
 
@@ -32,30 +31,14 @@ _OWN_FOLDER = ("cmake", "meson")  # they compile in a folder of their own, not i
 _OBJECTS = (".o", ".lo", ".obj")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ApplicationSource:
-    """The chosen folder.
-
-    ``chosen_by`` says what chose it, for report.json; ``setting`` is the key of `.env` that did, if
-    one did. ``tree_sha256`` is set by ``copy_into``.
-    """
+    """The chosen folder, and what chose it: for report.json, and in the reader's language."""
 
     folder: Path
     chosen_by: str
-    warnings: tuple[str, ...] = ()
-    setting: str = ""
-    tree_sha256: str = field(default="", init=False)
-
-    @property
-    def chosen_by_text(self) -> str:
-        """Return what chose the folder, in the reader's language."""
-        return _chosen_by_text(self.chosen_by, self.setting)
-
-    def copy_into(self, target: Path) -> CopyResult:
-        """Copy the source (see ``copy_source``) and keep the checksum of its tree."""
-        copied = copy_source(self.folder, target)
-        self.tree_sha256 = copied.tree_sha256
-        return copied
+    chosen_by_text: str
+    warnings: tuple[str, ...]
 
 
 def setting_key(application: str) -> str:
@@ -77,14 +60,16 @@ def choose(
     places that were considered.
     """
     key = setting_key(application.name)
-    setting = "" if flag else (settings or {}).get(key, "")
+    setting = (settings or {}).get(key, "")
+    problem = ""
     if flag:
-        folder, chosen_by = given_path(flag).absolute(), "--app-source"
+        folder, chosen_by, shown = given_path(flag).absolute(), "--app-source", "--app-source"
     elif setting:
         folder, chosen_by = root / given_path(setting), f"{key} (.env or environment)"
+        shown = _("{setting} (.env or environment)", setting=key)
     else:
-        folder, chosen_by = root / application.source, "preset"
-    problem = _preset_path_problem(application, root) if chosen_by == "preset" else ""
+        folder, chosen_by, shown = root / application.source, "preset", _("preset")
+        problem = _preset_path_problem(application, root)
     if problem := problem or _folder_problem(folder, application.build):
         raise SourceError(
             _(
@@ -92,7 +77,7 @@ def choose(
                 name=application.name,
                 folder=folder,
                 problem=problem,
-                chosen_by=_chosen_by_text(chosen_by, key if setting else ""),
+                chosen_by=shown,
             ),
             faults=_considered(application, key, flag, setting),
             hint=_(
@@ -105,8 +90,8 @@ def choose(
     return ApplicationSource(
         folder=real_path(folder),
         chosen_by=chosen_by,
+        chosen_by_text=shown,
         warnings=tuple(_warnings(folder, application.build)),
-        setting=key if setting else "",
     )
 
 
@@ -133,12 +118,6 @@ def _warnings(folder: Path, build: str) -> Iterator[str]:
             names=shown_names(objects),
             file=gapforgeignore.NAME,
         )
-
-
-def _chosen_by_text(chosen_by: str, setting: str) -> str:
-    if setting:
-        return _("{setting} (.env or environment)", setting=setting)
-    return _("preset") if chosen_by == "preset" else chosen_by
 
 
 def _considered(application: Application, key: str, flag: str, setting: str) -> list[Fault]:

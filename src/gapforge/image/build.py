@@ -20,6 +20,7 @@ from gapforge.image.build_inputs import Inputs, Options
 from gapforge.image.build_status import BuildStatus, BuildTimes
 from gapforge.image.plan import Plan, PlannedBase
 from gapforge.image.report import BuildResult, write_report
+from gapforge.image.source_copy import copy_source
 from gapforge.model import base_image_rules
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
@@ -111,7 +112,11 @@ def load_override_bases(
 
 @dataclass(kw_only=True)
 class _Build:
-    """One run of ``build``. ``seconds`` is the duration of each finished step."""
+    """One run of ``build``.
+
+    ``seconds`` is the duration of each finished step, ``source_sha256`` the checksum of the
+    application's source.
+    """
 
     project: Project
     engine: Engine
@@ -121,6 +126,7 @@ class _Build:
     on_output: OnLine
     status: StatusLine
     seconds: dict[str, float] = field(default_factory=dict)
+    source_sha256: str = ""
     step_began: float = field(default_factory=time.monotonic)
 
     def run(self) -> BuildResult:
@@ -149,6 +155,7 @@ class _Build:
             size=self.engine.image_size(image_ids[0]),
             checks=checks,
             seconds=self.seconds,
+            source_sha256=self.source_sha256,
             folder=folder,
         )
         write_report(result, self.inputs, self.engine.info)
@@ -164,7 +171,8 @@ class _Build:
         context = self.project.context_of(preset.name)
         build_context.lay_out(plan, context, artifacts)
         if self.inputs.source is not None:
-            self.inputs.source.copy_into(build_context.application_folder(context))
+            folder = context / build_context.APPLICATION
+            self.source_sha256 = copy_source(self.inputs.source.folder, folder)
         return plan
 
     def _run_engine(self, plan: Plan, log: Path) -> None:

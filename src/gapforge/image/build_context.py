@@ -12,7 +12,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from gapforge.base.errors import Fault, StorageError, VerifyError
+from gapforge.base.errors import Fault, VerifyError
 from gapforge.base.files import (
     MARKER,
     contains,
@@ -31,7 +31,7 @@ from gapforge.image.plan import Plan
 from gapforge.image.stage_inputs import ContextFile
 from gapforge.store.hash_files import hash_files
 
-APPLICATION = "inputs/application/app"  # filled by source_copy.copy_source
+APPLICATION = "inputs/application/app"  # the application's source, from source_copy.copy_source
 _IGNORE_FILE = ".dockerignore"
 
 
@@ -140,10 +140,3 @@ def _is_copy(target: Path, found: os.stat_result, size: int, sha256: str) -> boo
     if not stat.S_ISREG(found.st_mode) or (found.st_size, found.st_mtime_ns) != stamp:
         return False
     return found.st_mode & 0o777 == 0o444 and sha256_file(target) == sha256
-
-
-def application_folder(context: Path) -> Path:
-    """Return where the application's source goes in the context."""
-    if not (context / MARKER).is_file():
-        raise StorageError(_("{context} is not a build context of gapforge", context=context))
-    return context / APPLICATION

@@ -12,7 +12,6 @@ from gapforge.base.files import canonical_json, read_regular, sha256_bytes, writ
 from gapforge.base.json_text import parse_json
 from gapforge.base.text import utc
 from gapforge.engine.protocol import EngineInfo
-from gapforge.image.application_source import ApplicationSource
 from gapforge.image.build_inputs import Inputs
 from gapforge.image.plan import Plan
 from gapforge.image.smoke_checks import CheckResult
@@ -26,8 +25,9 @@ REPORT = "report.json"
 class BuildResult:
     """A built image.
 
-    ``size`` is its unpacked bytes, ``seconds`` the duration of each step, ``folder`` is where log
-    and report lie (dist/NAME/TYPE).
+    ``size`` is its unpacked bytes, ``seconds`` the duration of each step, ``source_sha256`` the
+    checksum of the application's source, "" without an application. ``folder`` is where log and
+    report lie (dist/NAME/TYPE).
     """
 
     plan: Plan
@@ -35,6 +35,7 @@ class BuildResult:
     size: int
     checks: tuple[CheckResult, ...]
     seconds: Mapping[str, float]
+    source_sha256: str
     folder: Path
 
     @property
@@ -66,6 +67,13 @@ def report_document(
 ) -> dict[str, Any]:
     """Return the content of report.json. ``finished`` is a time as ``utc`` writes it."""
     plan = result.plan
+    application = None
+    if inputs.source is not None:
+        application = {
+            "folder": str(inputs.source.folder),
+            "chosen_by": inputs.source.chosen_by,
+            "tree_sha256": result.source_sha256,
+        }
     return {
         "format": 1,
         "image": plan.tag if result.passed else "",
@@ -80,22 +88,12 @@ def report_document(
         "type": plan.type,
         "bases": [base.to_json() for base in plan.bases],
         "engine": dict(vars(engine)),
-        "application": _application(inputs.source),
+        "application": application,
         "secrets": sorted(inputs.secrets.values),
         "warnings": inputs.warnings,
         "checks": [check.to_json() for check in result.checks],
         "seconds": {step: round(value, 1) for step, value in result.seconds.items()},
         "finished": finished,
-    }
-
-
-def _application(source: ApplicationSource | None) -> dict[str, str] | None:
-    if source is None:
-        return None
-    return {
-        "folder": str(source.folder),
-        "chosen_by": source.chosen_by,
-        "tree_sha256": source.tree_sha256,
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 from gapforge.base.errors import SourceError
 from gapforge.base.files import mark_folder
 from gapforge.image.application_source import choose, setting_key
+from gapforge.image.source_copy import copy_source
 from gapforge.model import preset as presets
 from gapforge.model.preset import Application
 from raised_errors import assert_error, values_of
@@ -41,7 +42,8 @@ def test_flag_beats_setting_beats_preset(tmp_path: Path, monkeypatch: pytest.Mon
     assert got.folder == outer.resolve()
     assert got.chosen_by == got.chosen_by_text == "XAIVA_MEDIA_SOURCE (.env or environment)"
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
-    assert got.chosen_by_text != choose(APP, settings=setting, root=root).chosen_by == got.chosen_by
+    korean = choose(APP, settings=setting, root=root)
+    assert korean.chosen_by_text != korean.chosen_by == got.chosen_by
     got = choose(APP, flag=str(flagged), settings=setting, root=root)
     assert (got.folder, got.chosen_by) == (flagged.resolve(), "--app-source")
 
@@ -158,13 +160,12 @@ def test_files_with_secrets_stay_out_and_are_named(tmp_path: Path, name: str) ->
     assert warned(source) == [name]
     target = mark_folder(tmp_path / "context", "test") / "app"
     got = choose(APP, flag=str(source), root=tmp_path)
-    copied = got.copy_into(target)
+    copy_source(got.folder, target)
     assert {path.name for path in target.rglob("*") if path.is_file()} == {
         ".env.template",
         ".gapforgeignore",
         "CMakeLists.txt",
     }
-    assert got.tree_sha256 == copied.tree_sha256
 
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nx\n"
@@ -181,11 +182,11 @@ def test_private_keys_stay_out_unless_a_line_keeps_them(tmp_path: Path, text: st
     (source / "key.cpp").write_text(f'auto key = "{KEY!r}";\n')
     target = mark_folder(tmp_path / "context", "test") / "app"
     assert warned(source) == ["tests/server.pem"]
-    choose(APP, flag=str(source), root=tmp_path).copy_into(target)
+    copy_source(source, target)
     assert {p.name for p in target.rglob("*.*")} == {"ca.pem", "key.cpp", "CMakeLists.txt"}
     (source / ".gapforgeignore").write_text("!tests/server.pem\n")
     assert warned(source) == []
-    choose(APP, flag=str(source), root=tmp_path).copy_into(target)
+    copy_source(source, target)
     assert (target / "tests/server.pem").read_text() == text
 
 

@@ -39,6 +39,7 @@ from gapforge.engine.protocol import Engine
 from gapforge.image import build, build_inputs, load_base_images, smoke_checks
 from gapforge.image.plan import make_plan
 from gapforge.image.smoke_checks import CheckResult
+from gapforge.image.source_copy import copy_source
 from gapforge.image.stage_inputs import ContextTexts
 from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
@@ -201,6 +202,12 @@ def test_image_is_tagged_only_after_smoke(
     assert report["secrets"] == ["XAIVA_LICENSE_TOKEN"]
     assert list(report["seconds"]) == ["base images", "build", "context", "smoke"]
     assert report["plan_sha256"] == sha256_file(folder / "plan.json")
+    source = project.root / "examples/xaiva-media"
+    assert report["application"] == {
+        "folder": str(source),
+        "chosen_by": "preset",
+        "tree_sha256": copy_source(source, project.context_of(PRESET) / "again"),
+    }
     assert (folder / "Dockerfile").read_bytes() == (
         project.context_of(PRESET) / "Dockerfile"
     ).read_bytes()

@@ -87,7 +87,7 @@ def test_second_run_changes_nothing_but_strangers(context: tuple[Plan, Path, Pat
 def test_application_source_is_kept(context: tuple[Plan, Path, Path]) -> None:
     plan, folder, artifacts = context
     build_context.lay_out(plan, folder, artifacts)
-    source = build_context.application_folder(folder) / "src" / "main.cpp"
+    source = folder / build_context.APPLICATION / "src" / "main.cpp"
     source.parent.mkdir(parents=True)
     source.write_text("int main() {}")
     build_context.lay_out(plan, folder, artifacts)

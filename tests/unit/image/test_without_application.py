@@ -152,7 +152,7 @@ def test_source_of_a_former_application_leaves_the_context(
     (source / "CMakeLists.txt").touch()
     write(place, application={"source": "apps/own"})
     document(capsys, "build", NAME, "--non-interactive")
-    copied = build_context.application_folder(place.context_of(NAME))
+    copied = place.context_of(NAME) / build_context.APPLICATION
     assert (copied / "CMakeLists.txt").exists()
     write(place, application=None)
     document(capsys, "build", NAME, "--non-interactive")
