@@ -29,7 +29,7 @@ from gapforge.doctor.gpu_checks import GpuNeeds
 from gapforge.doctor.machine_probes import EngineFacts
 from gapforge.engine.protocol import Engine
 from gapforge.image.build_inputs import newest_source
-from gapforge.image.plan import locked_base
+from gapforge.image.load_base_images import base_name
 from gapforge.model import catalog as catalog_module
 from gapforge.model import credentials, env_file
 from gapforge.model import lock as lock_module
@@ -289,7 +289,7 @@ def _check_space(
 def _has_bases(engine: Engine, lock: Lock) -> bool:
     try:
         return bool(lock.images) and all(
-            engine.image_ids(locked_base(lock, role).name) for role in lock.images
+            engine.image_ids(base_name(image.config_digest)) for image in lock.images.values()
         )
     except GapforgeError:
         return False

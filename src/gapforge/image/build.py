@@ -18,12 +18,12 @@ from gapforge.engine.protocol import BuildRequest, Engine, OnLine
 from gapforge.image import build_context, load_base_images, smoke_checks
 from gapforge.image.build_inputs import Inputs, Options
 from gapforge.image.build_status import BuildStatus, BuildTimes
-from gapforge.image.plan import Plan, PlannedBase
+from gapforge.image.plan import Plan
 from gapforge.image.report import BuildResult, write_report
 from gapforge.image.source_copy import copy_source
 from gapforge.model import base_image_rules
+from gapforge.model.lock import LockedImage
 from gapforge.model.names import ROLES
-from gapforge.model.preset import Preset
 
 
 def build(
@@ -88,28 +88,6 @@ def unchecked_name(plan: Plan, project: Project) -> str:
     return f"localhost/gapforge/unchecked/{plan.preset}:{plan.type}-{checkout}"
 
 
-def load_override_bases(
-    engine: Engine, base: str, preset: Preset, on_output: OnLine
-) -> dict[str, PlannedBase]:
-    """Load the ``--base`` image and return it for both roles.
-
-    Raise TargetError when its operating system is not the preset's.
-    """
-    image = load_base_images.ensure_override(engine, base, on_output)
-    base_image_rules.check_operating_systems(preset, dict.fromkeys(ROLES, image))
-    return {
-        role: PlannedBase(
-            role=role,
-            name=load_base_images.base_name(image.config_digest),
-            config_digest=image.config_digest,
-            manifest_digest=image.manifest_digest,
-            reference=image.reference,
-            layout="",
-        )
-        for role in ROLES
-    }
-
-
 @dataclass(kw_only=True)
 class _Build:
     """One run of ``build``.
@@ -165,15 +143,21 @@ class _Build:
         return result
 
     def _lay_out_context(self, artifacts: Path) -> Plan:
-        preset, base = self.inputs.preset, self.options.base
-        bases = load_override_bases(self.engine, base, preset, self.on_output) if base else None
-        plan = self.inputs.plan(self.options, bases)
-        context = self.project.context_of(preset.name)
+        plan = self.inputs.plan(self.options, self._load_override())
+        context = self.project.context_of(plan.preset)
         build_context.lay_out(plan, context, artifacts)
         if self.inputs.source is not None:
             folder = context / build_context.APPLICATION
             self.source_sha256 = copy_source(self.inputs.source.folder, folder)
         return plan
+
+    def _load_override(self) -> LockedImage | None:
+        """Return the ``--base`` image, None without one; raise TargetError for another OS."""
+        if not self.options.base:
+            return None
+        image = load_base_images.ensure_override(self.engine, self.options.base, self.on_output)
+        base_image_rules.check_operating_systems(self.inputs.preset, dict.fromkeys(ROLES, image))
+        return image
 
     def _run_engine(self, plan: Plan, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,9 @@ import lzma
 import tarfile
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gapforge.base import limits
@@ -26,11 +26,11 @@ from gapforge.base.progress import DAY, Progress
 from gapforge.base.project import Project
 from gapforge.base.system_errors import unreadable
 from gapforge.image import application_source, dockerfile, dockerfile_lint, smoke_checks
-from gapforge.image.plan import Plan, PlannedBase, make_plan
+from gapforge.image.plan import Plan, make_plan
 from gapforge.image.stage_inputs import HELPERS, ContextTexts
 from gapforge.model import base_image_rules, component, doubled_modules, env_file
 from gapforge.model import lock as lock_module
-from gapforge.model.lock import LOCK_FILE, PACKAGES_INDEX, Lock
+from gapforge.model.lock import LOCK_FILE, PACKAGES_INDEX, Lock, LockedImage
 from gapforge.model.preset import Preset
 from gapforge.store.verify_artifacts import check_preset_state, verify
 from gapforge.trust import trusted_signers
@@ -63,10 +63,14 @@ class Inputs:
     texts: ContextTexts
     secrets: env_file.SecretSet
     source: application_source.ApplicationSource | None
-    warnings: list[str] = field(default_factory=list)
 
-    def plan(self, options: Options, bases: Mapping[str, PlannedBase] | None = None) -> Plan:
-        """Return the plan; ``bases`` replaces the lock's base images by role."""
+    @property
+    def warnings(self) -> list[str]:
+        """Return what a person should know before the build."""
+        return [*self.secrets.warnings, *(self.source.warnings if self.source else ())]
+
+    def plan(self, options: Options, override: LockedImage | None = None) -> Plan:
+        """Return the plan; the image ``override`` replaces both base images of the lock."""
         return make_plan(
             self.preset,
             self.lock,
@@ -74,7 +78,7 @@ class Inputs:
             self.texts,
             type=options.type,
             tag=options.tag,
-            bases=bases,
+            override=override,
             application_folder=str(self.source.folder) if self.source else "",
         )
 
@@ -93,30 +97,23 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
             faults=faults,
             hint=_("change the preset, then online: ./deps_sync.sh {name!q}", name=preset.name),
         )
-    components, rendered = check_project(project, preset)
+    components, texts = check_project(project, preset)
+    index = project.artifacts_of(preset.name) / PACKAGES_INDEX
+    if index.is_file():
+        texts = replace(texts, packages_index=_text(index, limits.PACKAGE_INDEX))
     secrets = env_file.load(project.env_file, preset.secrets)
-    source = _source(project, preset, options.app_source, secrets)
-    return Inputs(
-        preset=preset,
-        lock=lock,
-        components=components,
-        texts=_read_texts(project, preset, components, rendered),
-        secrets=secrets,
-        source=source,
-        warnings=[*secrets.warnings, *(source.warnings if source else ())],
-    )
-
-
-def _source(
-    project: Project, preset: Preset, flag: str, secrets: env_file.SecretSet
-) -> application_source.ApplicationSource | None:
-    """Return the folder of the application's source, None for a preset without an application."""
+    refuse_needless_source(preset, options.app_source)
+    source = None
     if preset.application is not None:
-        return application_source.choose(
-            preset.application, flag=flag, settings=secrets.settings, root=project.root
+        source = application_source.choose(
+            preset.application,
+            flag=options.app_source,
+            settings=secrets.settings,
+            root=project.root,
         )
-    refuse_needless_source(preset, flag)
-    return None
+    return Inputs(
+        preset=preset, lock=lock, components=components, texts=texts, secrets=secrets, source=source
+    )
 
 
 def refuse_needless_source(preset: Preset, flag: str) -> None:
@@ -132,12 +129,14 @@ def refuse_needless_source(preset: Preset, flag: str) -> None:
         )
 
 
-def check_project(project: Project, preset: Preset) -> tuple[tuple[component.Component, ...], str]:
-    """Return the components, and the Dockerfile with the preset's secrets.
+def check_project(
+    project: Project, preset: Preset
+) -> tuple[tuple[component.Component, ...], ContextTexts]:
+    """Return the components, their scripts, and the Dockerfile with the preset's secrets.
 
-    `sync` and `check` call this too, so that a build at a site refuses nothing of it for the first
-    time. Raise PresetError for components that cannot be read or settings that none provides,
-    LintError for an unusable Dockerfile.
+    `sync` calls this too, so that a build at a site refuses nothing of it for the first time. Raise
+    PresetError for components that cannot be read or settings that none provides, LintError for an
+    unusable Dockerfile.
     """
     components = component.load_all(project.components)
     if faults := component.check_preset(preset, components):
@@ -145,8 +144,8 @@ def check_project(project: Project, preset: Preset) -> tuple[tuple[component.Com
             _("presets/{name}.json has settings that no component provides", name=preset.name),
             faults=faults,
         )
-    read_scripts(project, components)
-    return components, check_dockerfile(project, preset, components)
+    scripts = read_scripts(project, components)
+    return components, ContextTexts(check_dockerfile(project, preset, components), scripts)
 
 
 def read_scripts(project: Project, components: Sequence[component.Component]) -> dict[str, str]:
@@ -193,7 +192,10 @@ def check_dockerfile(
     dockerfile.raise_faults(
         _("the Dockerfile could reach the network"), dockerfile_lint.lint(rendered)
     )
-    dockerfile.check_stages(rendered, components)
+    dockerfile.raise_faults(
+        _("the Dockerfile does not fit the components"),
+        component.check_dockerfile(rendered, components),
+    )
     return rendered
 
 
@@ -279,15 +281,3 @@ def check_clock(project: Project, inputs: Inputs) -> None:
 
 def _text(file: Path, most: int = limits.DESCRIPTION) -> str:
     return read_regular(file, most, follow=True).decode("utf-8")
-
-
-def _read_texts(
-    project: Project, preset: Preset, components: Sequence[component.Component], rendered: str
-) -> ContextTexts:
-    """Return the texts of the build context, with the ``rendered`` Dockerfile."""
-    index = project.artifacts_of(preset.name) / PACKAGES_INDEX
-    return ContextTexts(
-        rendered,
-        read_scripts(project, components),
-        _text(index, limits.PACKAGE_INDEX) if index.is_file() else "",
-    )

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from gapforge.base.errors import Fault, LintError
 from gapforge.base.i18n import _
-from gapforge.model.component import Component, check_dockerfile
 from gapforge.model.preset import Secret
 
 NAME = "Dockerfile"
@@ -24,9 +23,9 @@ def render(
     """Return the Dockerfile with an ``ARG`` or a secret mount for each secret.
 
     They replace the two marker lines. The compile caches get the name of the preset, so that no
-    build takes objects that another preset's code put there. Without an ``application`` the
-    runtime image runs Python. Raise LintError when a marker line is
-    missing, repeated or unknown, since otherwise a secret could be left out without a word.
+    build takes objects that another preset's code put there. Without an ``application`` the runtime
+    image runs Python. Raise LintError when a marker line is missing, repeated or unknown, since
+    otherwise a secret could be left out without a word.
     """
     raise_faults(_("the secrets cannot be inserted into the Dockerfile"), _marker_faults(template))
     replaced = {
@@ -38,12 +37,6 @@ def render(
     for line in template.split("\n"):
         lines += replaced.get(line, [line.replace(_CACHE_ID, f"{_CACHE_ID}{preset}-")])
     return "\n".join(lines)
-
-
-def check_stages(text: str, components: Sequence[Component]) -> None:
-    """Raise LintError unless every component has its stage in the Dockerfile, and no other has."""
-    message = _("the Dockerfile does not fit the components")
-    raise_faults(message, check_dockerfile(text, components))
 
 
 def raise_faults(message: str, faults: Sequence[Fault]) -> None:

@@ -44,7 +44,7 @@ def ensure(engine: Engine, layout: Path, image: LockedImage, on_line: OnLine) ->
     engine ends up with another image.
     """
     name = base_name(image.config_digest)
-    if {image.config_digest, image.manifest_digest} & set(engine.image_ids(name)):
+    if _is_loaded(engine, image.config_digest, image.manifest_digest):
         return name
     parts = read_layout(layout, image.manifest_digest)
     if parts.config.digest != image.config_digest:
@@ -57,7 +57,8 @@ def ensure(engine: Engine, layout: Path, image: LockedImage, on_line: OnLine) ->
             ),
             hint=_("online: ./deps_sync.sh PRESET --update, or copy the artifacts again"),
         )
-    return _load(engine, parts, layout.name, on_line)
+    _load(engine, parts, layout.name, on_line)
+    return name
 
 
 def ensure_override(engine: Engine, base: str, on_line: OnLine) -> LockedImage:
@@ -71,15 +72,12 @@ def ensure_override(engine: Engine, base: str, on_line: OnLine) -> LockedImage:
     path = given_path(base)
     if path.is_file():
         with open_archive(path) as parts:
-            digest = parts.config.digest
-            name = _load_if_missing(engine, parts, path.name, on_line)
+            digest = _load_if_missing(engine, parts, path.name, on_line)
     elif (path / "oci-layout").exists():
-        parts = read_layout(path)
-        digest = parts.config.digest
-        name = _load_if_missing(engine, parts, path.name, on_line)
+        digest = _load_if_missing(engine, read_layout(path), path.name, on_line)
     else:
-        name, digest = _name_present_image(engine, base, path)
-    os_id, os_version = read_os(engine, name)
+        digest = _name_present_image(engine, base, path)
+    os_id, os_version = read_os(engine, base_name(digest))
     return LockedImage(
         reference=f"--base {base}",
         manifest_digest=digest,
@@ -102,8 +100,8 @@ def read_os(engine: Engine, name: str) -> tuple[str, str]:
     return UNKNOWN_OS, UNKNOWN_OS
 
 
-def _name_present_image(engine: Engine, base: str, path: Path) -> tuple[str, str]:
-    """Return local name and digest of an image that the engine has."""
+def _name_present_image(engine: Engine, base: str, path: Path) -> str:
+    """Give an image that the engine has its local name, and return its digest."""
     if path.is_dir():
         raise EngineError(
             _("{base} is a folder, but not an OCI image layout (no file oci-layout)", base=base),
@@ -123,20 +121,24 @@ def _name_present_image(engine: Engine, base: str, path: Path) -> tuple[str, str
             hint=_("see the engine's images: docker images; or load one: docker load -i FILE.tar"),
         )
     base_image_rules.check_configuration(engine.image_config(ids[0]), base)
-    name = base_name(ids[0])
-    engine.tag(ids[0], name)  # ``base`` may name another image by now
-    return name, ids[0]
+    engine.tag(ids[0], base_name(ids[0]))  # ``base`` may name another image by now
+    return ids[0]
+
+
+def _is_loaded(engine: Engine, config_digest: str, manifest_digest: str) -> bool:
+    """Return whether the local name of an image leads to it in the engine."""
+    return bool({config_digest, manifest_digest} & set(engine.image_ids(base_name(config_digest))))
 
 
 def _load_if_missing(engine: Engine, parts: ImageParts, file: str, on_line: OnLine) -> str:
-    name = base_name(parts.config.digest)
-    if {parts.config.digest, parts.manifest_digest} & set(engine.image_ids(name)):
-        return name
-    return _load(engine, parts, file, on_line)
+    """Return the config digest of the image."""
+    if not _is_loaded(engine, parts.config.digest, parts.manifest_digest):
+        _load(engine, parts, file, on_line)
+    return parts.config.digest
 
 
-def _load(engine: Engine, parts: ImageParts, file: str, on_line: OnLine) -> str:
-    """Stream the image into the engine, check what it then has, and return the local name.
+def _load(engine: Engine, parts: ImageParts, file: str, on_line: OnLine) -> None:
+    """Stream the image into the engine under its local name, and check what it then has.
 
     ``file`` is the image's name for the reader.
     """
@@ -159,7 +161,7 @@ def _load(engine: Engine, parts: ImageParts, file: str, on_line: OnLine) -> str:
 
     on_line(f"{title}: {human_bytes(parts.size)}")
     engine.load(feed, lambda line: None if line.startswith("Loaded image") else on_line(line))
-    _require_image(engine, name, (parts.config.digest, parts.manifest_digest))
+    _require_image(engine, parts)
     on_line(
         _(
             "base image {file} is in the engine as {name} after {duration}",
@@ -168,11 +170,11 @@ def _load(engine: Engine, parts: ImageParts, file: str, on_line: OnLine) -> str:
             duration=human_time(time.monotonic() - start),
         )
     )
-    return name
 
 
-def _require_image(engine: Engine, name: str, expected: tuple[str, ...]) -> None:
-    """Raise EngineError, and remove ``name``, unless it has one of the expected digests."""
+def _require_image(engine: Engine, parts: ImageParts) -> None:
+    """Raise EngineError, and remove the local name, if it leads to another image."""
+    name, expected = base_name(parts.config.digest), (parts.config.digest, parts.manifest_digest)
     found = engine.image_ids(name)
     if set(found) & set(expected):
         return

@@ -21,7 +21,7 @@ from gapforge.image.stage_inputs import (
     text_file,
 )
 from gapforge.model.component import Component
-from gapforge.model.lock import Lock
+from gapforge.model.lock import Lock, LockedImage
 from gapforge.model.names import ROLES, normalized
 from gapforge.model.preset import Application, Preset, Secret
 
@@ -51,8 +51,8 @@ class PlannedBase:
 class Plan:
     """Everything that a build will do.
 
-    ``target`` is the Dockerfile's stage. The image is named ``unchecked_tag`` until its smoke
-    checks have passed, then ``tag``. ``smoke`` holds what each component's check must find.
+    ``target`` is the Dockerfile's stage. The image is named ``tag`` when its smoke checks have
+    passed. ``smoke`` holds what each component's check must find.
     """
 
     preset: str
@@ -102,14 +102,19 @@ def make_plan(
     *,
     type: str,
     tag: str = "",
-    bases: Mapping[str, PlannedBase] | None = None,
+    override: LockedImage | None = None,
     application_folder: str,
 ) -> Plan:
     """Return the plan for one image.
 
-    ``type`` is a key of ``TARGETS``. ``bases`` replaces the lock's base images, by role.
+    ``type`` is a key of ``TARGETS``. ``override`` replaces both base images of the lock.
     """
-    planned = {role: (bases or {}).get(role) or locked_base(lock, role) for role in ROLES}
+    bases = tuple(
+        _planned_base(role, override, layout="")
+        if override
+        else _planned_base(role, lock.images[role], layout=f"images/{role}")
+        for role in ROLES
+    )
     files = [text_file("Dockerfile", texts.dockerfile)]
     for component in components:
         for role in ROLES if component.per_role else ("",):
@@ -122,8 +127,8 @@ def make_plan(
         type=type,
         target=TARGETS[type],
         tag=tag or f"gapforge/{preset.name}:{type}",
-        bases=tuple(planned.values()),
-        build_args={f"{role.upper()}_BASE": base.name for role, base in planned.items()},
+        bases=bases,
+        build_args={f"{base.role.upper()}_BASE": base.name for base in bases},
         labels=_labels(preset, lock_sha256, type),
         secrets=preset.secrets,
         application_folder=application_folder,
@@ -132,16 +137,14 @@ def make_plan(
     )
 
 
-def locked_base(lock: Lock, role: str) -> PlannedBase:
-    """Return the base image that the lock names for a role."""
-    image = lock.images[role]
+def _planned_base(role: str, image: LockedImage, *, layout: str) -> PlannedBase:
     return PlannedBase(
         role=role,
         name=base_name(image.config_digest),
         config_digest=image.config_digest,
         manifest_digest=image.manifest_digest,
         reference=image.reference,
-        layout=f"images/{role}",
+        layout=layout,
     )
 
 

@@ -9,10 +9,10 @@ import pytest
 
 import samples
 from gapforge.base.errors import PresetError
-from gapforge.image.plan import Plan, PlannedBase, make_plan
+from gapforge.image.plan import Plan, make_plan
 from gapforge.image.stage_inputs import ContextTexts, requirements
 from gapforge.model import component
-from gapforge.model.lock import Entry
+from gapforge.model.lock import Entry, LockedImage
 
 COMPONENTS = component.load_all(samples.ROOT / "components")
 SCRIPTS = {
@@ -184,18 +184,19 @@ def test_pip_of_the_lock_installs_beside_one_of_the_preset(
 def test_type_chooses_stage_and_bases_are_replaced() -> None:
     assert plan(type="runtime").target == "runtime"
     assert plan(type="dev").target == "builder"
-    other = {
-        r: PlannedBase(
-            role=r,
-            name="mine:1",
-            config_digest="sha256:" + "d" * 64,
-            manifest_digest="",
-            reference="--base mine:1",
-            layout="",
-        )
-        for r in ("builder", "runtime")
-    }
-    assert plan(bases=other).build_args["RUNTIME_BASE"] == "mine:1"
+    digest = "sha256:" + "d" * 64
+    other = LockedImage(
+        reference="--base mine:1",
+        manifest_digest=digest,
+        config_digest=digest,
+        os_id="debian",
+        os_version="12",
+    )
+    made = plan(override=other)
+    name = f"localhost/gapforge/base:{'d' * 24}"
+    assert made.build_args == {"BUILDER_BASE": name, "RUNTIME_BASE": name}
+    assert [(base.role, base.layout) for base in made.bases] == [("builder", ""), ("runtime", "")]
+    assert {base.reference for base in made.bases} == {"--base mine:1"}
 
 
 def test_practice_images_are_labelled() -> None:
