@@ -10,6 +10,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from gapforge.base.project import LEAST_PYTHON
 from gapforge.bundle.repository_files import MANIFEST, render_manifest
 from samples import ROOT
 
@@ -29,8 +30,9 @@ def git_files() -> list[str] | None:
 
 @cache
 def nodes(file: Path) -> tuple[ast.AST, ...]:
-    """Return all nodes of a Python file, for the tests of how the code is written."""
-    return tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    """Return the syntax tree of a file, flat. A SyntaxError names what the least Python refuses."""
+    text = file.read_text(encoding="utf-8")
+    return tuple(ast.walk(ast.parse(text, str(file), feature_version=LEAST_PYTHON)))
 
 
 def copy_repository(folder: Path) -> None:

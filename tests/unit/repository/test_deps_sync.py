@@ -22,10 +22,10 @@ case "$*" in
         echo begin >>"$EVENTS"
         mkdir -p "${@: -1}/bin"
         cp "$0" "${@: -1}/bin/python"
-        sleep 0.3 ;;
+        sleep "${SLOW:-0}" ;;
     *"pip install"*)
         [ -z "$SEEN" ] || printf '%s\\n' "index $PIP_INDEX_URL" "$*" >"$SEEN"
-        sleep 0.2; echo end >>"$EVENTS" ;;
+        sleep "${SLOW:-0}"; echo end >>"$EVENTS" ;;
     *give_to_caller*) exec REAL "$@" ;;
     *sha256*) echo state of the tools ;;
     *__main__.py*) [ -x "$TOOLS/bin/python" ] && [ -f "$TOOLS/.complete" ] || exit 9 ;;
@@ -84,7 +84,7 @@ def place() -> Iterator[Place]:
 
 
 def test_runs_side_by_side_install_once(place: Place) -> None:
-    runs = [place.start() for _ in range(4)]
+    runs = [place.start(SLOW="0.3") for _ in range(4)]
     said = [run.communicate(timeout=60)[1] for run in runs]
     assert [run.returncode for run in runs] == [0] * 4, said
     assert place.events.read_text().split() == ["begin", "end"]
@@ -92,7 +92,7 @@ def test_runs_side_by_side_install_once(place: Place) -> None:
 
 
 def test_killed_setup_is_repeated_and_leaves_no_lock(place: Place) -> None:
-    child = place.start()
+    child = place.start(SLOW="0.3")
     while not place.events.exists():
         assert child.poll() is None
     child.kill()

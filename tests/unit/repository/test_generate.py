@@ -26,17 +26,24 @@ REVIEW = Review("2026-01-02", "검토", "reviewed")
 HEX = "0123456789abcdef" * 4
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Project:
-    """Make a project with the inputs of this repository and current generated files."""
+@pytest.fixture(scope="module")
+def current(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the inputs of this repository and current generated files."""
+    root = tmp_path_factory.mktemp("current")
     for folder in ("presets", "catalog", "components"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
-    (tmp_path / "docs").mkdir()
-    shutil.copy(ROOT / generate.REVIEW, tmp_path / "docs")
-    made = Project(tmp_path, tmp_path / "artifacts")
-    for path, text in generate.generated(made).items():
-        write_text(tmp_path / path, text)
-    return made
+        shutil.copytree(ROOT / folder, root / folder)
+    (root / "docs").mkdir()
+    shutil.copy(ROOT / generate.REVIEW, root / "docs")
+    for path, text in generate.generated(Project(root, root / "artifacts")).items():
+        write_text(root / path, text)
+    return root
+
+
+@pytest.fixture
+def copy(current: Path, tmp_path: Path) -> Project:
+    """Make a project with the inputs of this repository and current generated files."""
+    shutil.copytree(current, tmp_path, dirs_exist_ok=True)
+    return Project(tmp_path, tmp_path / "artifacts")
 
 
 def run(project: Project, monkeypatch: pytest.MonkeyPatch, *flags: str) -> int:

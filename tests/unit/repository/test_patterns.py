@@ -14,12 +14,14 @@ import pkgutil
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import gapforge
+from checkout import nodes
 from gapforge.model.schema import Text
 
 with warnings.catch_warnings():
@@ -30,6 +32,26 @@ PACKAGE = Path(gapforge.__file__).parent
 # Characters that tell the classes of our patterns apart.
 ALPHABET = "".join(map(chr, range(128))) + "\x85\xa0\xb2\u0660\ud55c"
 _COUNTED = 3  # copies of the item of {least,most}; more would add no new kind of ambiguity
+
+
+@cache
+def fitting(kind: str, value: Any, ignores_case: bool) -> frozenset[str]:
+    """Return the characters that an item of a class of characters stands for."""
+    return frozenset(char for char in ALPHABET if _fits(kind, value, char, ignores_case))
+
+
+def _fits(kind: str, value: Any, char: str, ignores_case: bool) -> bool:
+    variants = {char, char.lower(), char.upper()} if ignores_case else {char}
+    codes = [ord(variant) for variant in variants if len(variant) == 1]
+    if kind == "CATEGORY":
+        name = str(value).removeprefix("CATEGORY_")
+        positive = {"DIGIT": r"\d", "SPACE": r"\s", "WORD": r"\w"}[name.removeprefix("NOT_")]
+        return bool(re.match(positive, char)) != name.startswith("NOT_")
+    if kind == "RANGE":
+        return any(value[0] <= code <= value[1] for code in codes)
+    if kind == "NOT_LITERAL":
+        return value not in codes
+    return kind == "LITERAL" and value in codes
 
 
 class Automaton:
@@ -96,21 +118,9 @@ class Automaton:
             return frozenset(c for c in ALPHABET if self.flags & re.DOTALL or c != "\n")
         items = value if op == "IN" else [(op, value)]
         negated = any(str(kind) == "NEGATE" for kind, _value in items)
-        found = {c for c in ALPHABET if any(self.fits(str(k), v, c) for k, v in items)}
-        return frozenset(set(ALPHABET) - found if negated else found)
-
-    def fits(self, kind: str, value: Any, char: str) -> bool:
-        variants = {char, char.lower(), char.upper()} if self.flags & re.IGNORECASE else {char}
-        codes = [ord(variant) for variant in variants if len(variant) == 1]
-        if kind == "CATEGORY":
-            name = str(value).removeprefix("CATEGORY_")
-            positive = {"DIGIT": r"\d", "SPACE": r"\s", "WORD": r"\w"}[name.removeprefix("NOT_")]
-            return bool(re.match(positive, char)) != name.startswith("NOT_")
-        if kind == "RANGE":
-            return any(value[0] <= code <= value[1] for code in codes)
-        if kind == "NOT_LITERAL":
-            return value not in codes
-        return kind == "LITERAL" and value in codes
+        ignores_case = bool(self.flags & re.IGNORECASE)
+        found = frozenset().union(*(fitting(str(k), v, ignores_case) for k, v in items))
+        return frozenset(ALPHABET) - found if negated else found
 
     def close(self) -> None:
         """Remove the empty transitions."""
@@ -179,8 +189,10 @@ def patterns() -> dict[str, tuple[str | bytes, int]]:
         for name, value in vars(module).items():
             if isinstance(value, re.Pattern):
                 found[f"{module.__name__}.{name}"] = value.pattern, value.flags
-        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
+        file = Path(module.__file__)
+        if not re.search(r"\bre\.(fullmatch|match)\(", file.read_text(encoding="utf-8")):
+            continue
+        for node in nodes(file):
             if (
                 isinstance(node, ast.Call)
                 and ast.unparse(node.func) in ("re.fullmatch", "re.match")

@@ -113,9 +113,7 @@ def test_commit_hooks_are_local() -> None:
 def test_clone_with_windows_line_ends_has_scripts_that_run(tmp_path: Path) -> None:
     options = ["-c", "core.autocrlf=true", "-c", "core.eol=crlf"]
     clone = tmp_path / "clone"
-    subprocess.run(
-        ["git", "clone", "-q", "--depth=1", *options, f"file://{ROOT}", str(clone)], check=True
-    )
+    subprocess.run(["git", "clone", "-q", "--shared", *options, str(ROOT), str(clone)], check=True)
     names = subprocess.run(
         ["git", "-C", clone, "ls-files", "--eol"], check=True, capture_output=True, text=True
     ).stdout.splitlines()
