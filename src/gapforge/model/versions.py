@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from gapforge.base import limits
 
 NONE = "none"  # in flags and answers: an image without PyTorch or TensorRT
 
 
+@lru_cache(maxsize=4096)
 def key(version: str) -> tuple[int, ...]:
     """Return the leading dotted number as integers, for comparison; () if there is none.
 

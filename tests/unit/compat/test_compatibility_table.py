@@ -6,7 +6,6 @@ own copy of the facts in ``catalog/`` and its own way of reading them.
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 import re
@@ -24,7 +23,7 @@ from gapforge.model.preset import faults_of, load, parse
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")
-REFERENCE = copy.deepcopy(load(ROOT / "presets/ubuntu22.04-cuda11.8-torch2.1.json").raw)
+REFERENCE = json.dumps(load(ROOT / "presets/ubuntu22.04-cuda11.8-torch2.1.json").raw)
 FACTS = json.loads(
     (Path(__file__).resolve().parents[1] / "data/compatibility-facts.json").read_text(
         encoding="utf-8"
@@ -153,19 +152,17 @@ def stacks() -> list[Stack]:
     names = [field.name for field in fields(Stack)]
     easy = Stack("11.8.0", NONE, "3.10", NONE, "4.2.1 11.1.5.3", "4.12.0", "7.5", "11", "1.26.4")
     cudas = list(BASES)
+    every_choice = [(name, value) for name in names for value in CHOICES[name]]
     while len(valid) < 260:
         stack = replace(easy, cuda=cudas[len(valid) % len(cudas)])
         for name in dice.sample(names[1:], len(names) - 1):
-            options = [replace(stack, **{name: value}) for value in CHOICES[name]]
-            stack = dice.choice([option for option in options if not faults(option)])
+            options = dice.sample(CHOICES[name], len(CHOICES[name]))
+            changed = (replace(stack, **{name: value}) for value in options)
+            stack = next(option for option in changed if not faults(option))
         valid[stack] = None
-        wrong = [
-            other
-            for name in names
-            for value in CHOICES[name]
-            if faults(other := replace(stack, **{name: value}))
-        ]
-        rest[dice.choice(wrong)] = None
+        others = dice.sample(every_choice, len(every_choice))
+        changed = (replace(stack, **{name: value}) for name, value in others)
+        rest[next(option for option in changed if faults(option))] = None
     while len(rest) < 400:
         rest[Stack(**{name: dice.choice(CHOICES[name]) for name in names})] = None
     return [*valid, *rest]
@@ -175,7 +172,7 @@ STACKS = stacks()
 
 
 def preset_of(stack: Stack) -> dict[str, Any]:
-    raw: dict[str, Any] = copy.deepcopy(REFERENCE)
+    raw: dict[str, Any] = json.loads(REFERENCE)
     base = BASES[stack.cuda]
     raw["cuda"], raw["cudnn"] = ".".join(stack.cuda.split(".")[:2]), base["cudnn"]
     raw["base"] = {
