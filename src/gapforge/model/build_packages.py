@@ -206,7 +206,7 @@ class Reason:
 
 
 @dataclass(frozen=True)
-class BuilderPackage:
+class AptPackage:
     """A package that an image gets, as apt is asked for it, and every reason for it."""
 
     name: str
@@ -236,7 +236,7 @@ def parse(raw: Mapping[str, Any]) -> Packages:
     )
 
 
-def builder_packages(preset: Preset) -> tuple[BuilderPackage, ...]:
+def builder_packages(preset: Preset) -> tuple[AptPackage, ...]:
     """Return every package that the builder image gets, with its reasons.
 
     Those of the preset come first, in its order, then those of the components that it uses, of
@@ -258,7 +258,7 @@ def builder_packages(preset: Preset) -> tuple[BuilderPackage, ...]:
     )
 
 
-def runtime_packages(preset: Preset) -> tuple[BuilderPackage, ...]:
+def runtime_packages(preset: Preset) -> tuple[AptPackage, ...]:
     """Return every package of the runtime image that is loaded by name, with its reasons.
 
     Those of the libraries that files link to are found in the build.
@@ -289,13 +289,13 @@ def _that_unpack(preset: Preset) -> Iterator[tuple[str, Reason]]:
                     yield unpacker, Reason("archive", component.name, value=file)
 
 
-def _merged(found: Iterable[tuple[str, Reason]]) -> tuple[BuilderPackage, ...]:
+def _merged(found: Iterable[tuple[str, Reason]]) -> tuple[AptPackage, ...]:
     """Return each package once, by its first name, with all its reasons."""
     merged: dict[str, tuple[str, list[Reason]]] = {}
     for name, reason in found:
         merged.setdefault(bare_name(name), (name, []))[1].append(reason)
     return tuple(
-        BuilderPackage(name, tuple(dict.fromkeys(reasons))) for name, reasons in merged.values()
+        AptPackage(name, tuple(dict.fromkeys(reasons))) for name, reasons in merged.values()
     )
 
 

@@ -17,9 +17,10 @@ from gapforge.base.files import canonical_json, sha256_bytes, unsafe_path_reason
 from gapforge.base.i18n import _, ngettext
 from gapforge.model import catalog as catalogs
 from gapforge.model import component, preset_defaults, preset_rules, schema
-from gapforge.model.build_packages import BuilderPackage, builder_packages, runtime_packages
+from gapforge.model.build_packages import AptPackage, builder_packages, runtime_packages
 from gapforge.model.catalog import Catalog
 from gapforge.model.component import Component
+from gapforge.model.names import ROLES
 from gapforge.model.preset_defaults import Filled
 from gapforge.model.preset_rules import TARGET_OS as TARGET_OS
 from gapforge.model.preset_shape import preset_shape
@@ -231,21 +232,18 @@ class Preset:
         return {"builder": self.builder, "runtime": self.runtime}[role]
 
     @cached_property
-    def builder_packages(self) -> tuple[BuilderPackage, ...]:
-        """Return the packages of apt.builder, of components and their options, with reasons."""
-        return builder_packages(self)
-
-    @cached_property
-    def runtime_packages(self) -> tuple[BuilderPackage, ...]:
-        """Return the packages of apt.runtime and of components, with reasons."""
-        return runtime_packages(self)
+    def apt_packages(self) -> Mapping[str, tuple[AptPackage, ...]]:
+        """Return the packages of apt, of components and of their options, by role, with reasons."""
+        return {"builder": builder_packages(self), "runtime": runtime_packages(self)}
 
     @property
     def decided_by(self) -> tuple[str, ...]:
         """Return the file and folders of the project that decide ``sha256``, as relative paths."""
-        added = {"catalog": preset_defaults.CATALOG in self.origins.values()}
-        packages = (*self.builder_packages, *self.runtime_packages)
-        added["components"] = any(package.only_derived for package in packages)
+        packages = (package for role in ROLES for package in self.apt_packages[role])
+        added = {
+            "catalog": preset_defaults.CATALOG in self.origins.values(),
+            "components": any(package.only_derived for package in packages),
+        }
         return (f"presets/{self.name}.json", *(folder for folder, adds in added.items() if adds))
 
     def debs(self, role: str) -> tuple[str, ...]:
@@ -254,8 +252,7 @@ class Preset:
         The builder gets the runtime's TensorRT packages if the preset lists none for it. The build
         adds those of the libraries that the files of the runtime image link to.
         """
-        named = {"builder": self.builder_packages, "runtime": self.runtime_packages}[role]
-        wanted = tuple(package.name for package in named)
+        wanted = tuple(package.name for package in self.apt_packages[role])
         if self.tensorrt is None or self.tensorrt.form != "deb":
             return wanted
         own = self.tensorrt.builder if role == "builder" else ()
@@ -367,7 +364,6 @@ def _parsed(
     raw = filled.document
     torch = raw.get("pytorch")
     trt = raw.get("tensorrt")
-    content = {k: v for k, v in written.items() if k not in ("$schema", "summary")}
     preset = Preset(
         name=raw["name"],
         summary_ko=raw["summary"]["ko"],
@@ -397,19 +393,27 @@ def _parsed(
         components=_options(raw, components or ()),
         application=_application(raw["application"]) if raw["application"] else None,
         raw=raw,
-        sha256=sha256_bytes(canonical_json(content).encode()),
+        sha256="",
         described=components,
         catalog=catalog,
         origins=filled.origins,
     )
-    roles = {"builder": preset.builder_packages, "runtime": preset.runtime_packages}
-    packages = {role: sorted(p.name for p in roles[role] if p.only_derived) for role in roles}
-    derived = filled.derived() | {role: names for role, names in packages.items() if names}
-    if not derived:
-        return preset
-    # What the catalog and components add decides what is locked, as much as the preset itself.
-    content["derived"] = derived
-    return replace(preset, sha256=sha256_bytes(canonical_json(content).encode()))
+    return replace(preset, sha256=_sha256(written, filled, preset))
+
+
+def _sha256(written: Mapping[str, Any], filled: Filled, preset: Preset) -> str:
+    """Return the SHA-256 of all that decides what is locked.
+
+    That is the document without its texts, and what the catalog and components add to it.
+    """
+    content = {k: v for k, v in written.items() if k not in ("$schema", "summary")}
+    derived = filled.derived()
+    for role in ROLES:
+        if names := sorted(p.name for p in preset.apt_packages[role] if p.only_derived):
+            derived[role] = names
+    if derived:
+        content["derived"] = derived
+    return sha256_bytes(canonical_json(content).encode())
 
 
 def _options(raw: Mapping[str, Any], components: Sequence[Component]) -> dict[str, Options]:

@@ -11,7 +11,7 @@ from typing import Protocol
 from gapforge.base.errors import Fault, FetchError, ResolveError
 from gapforge.base.i18n import N_, _
 from gapforge.base.process import Result
-from gapforge.model.build_packages import BuilderPackage, bare_name
+from gapforge.model.build_packages import AptPackage, bare_name
 from gapforge.model.schema import nearest
 from gapforge.model.unresolved_item import APT_SOURCES, NO_ANSWER, Reason
 from gapforge.sync.network import CERTIFICATE_DATES, NoAnswerError, now_text
@@ -91,7 +91,7 @@ def unresolvable(apt: Runner, packages: Sequence[str]) -> ResolveError:
     )
 
 
-def with_reasons(faults: Iterable[Fault], packages: Iterable[BuilderPackage]) -> tuple[Fault, ...]:
+def with_reasons(faults: Iterable[Fault], packages: Iterable[AptPackage]) -> tuple[Fault, ...]:
     """Return the faults with component and option for each package that the preset names not.
 
     A fault of ``libx265-dev`` becomes one of ``libx265-dev (ffmpeg --enable-libx265)``.

@@ -353,7 +353,7 @@ class Run(ABC):
                 try:
                     found[role], libraries = root.closure(packages), root.libraries(packages)
                 except ResolveError as error:
-                    reasons = self.preset.builder_packages
+                    reasons = self.preset.apt_packages["builder"]
                     error.faults = apt_errors.with_reasons(error.faults, reasons)
                     raise
             else:

@@ -64,7 +64,7 @@ def test_components_bring_what_builds_them(system: tuple[str, str, str]) -> None
     assert set(preset.debs("builder")) == expected
     assert len(preset.debs("builder")) == len(expected)
     assert problems(preset) == []
-    reasons = {p.name: [r.to_json() for r in p.reasons] for p in preset.builder_packages}
+    reasons = {p.name: [r.to_json() for r in p.reasons] for p in preset.apt_packages["builder"]}
     assert reasons["nasm"] == [{"kind": "component", "component": "ffmpeg"}]
     assert reasons["zlib1g-dev"] == [
         {"kind": "option", "component": "ffmpeg", "option": "configure", "value": "--enable-zlib"}
@@ -93,7 +93,7 @@ def test_archives_bring_what_unpacks_them(file: str, package: str) -> None:
     preset = presets.parse(raw, samples.COMPONENTS)
     added = set(preset.debs("builder")) - set(before.debs("builder"))
     assert added == {package} - {"", "xz-utils"}  # which the components bring themselves
-    found = {p.name: [r.to_json() for r in p.reasons] for p in preset.builder_packages}
+    found = {p.name: [r.to_json() for r in p.reasons] for p in preset.apt_packages["builder"]}
     reason = {"kind": "archive", "component": "ffmpeg", "value": file}
     assert [name for name, reasons in found.items() if reason in reasons] == [package] * bool(
         package
@@ -101,7 +101,7 @@ def test_archives_bring_what_unpacks_them(file: str, package: str) -> None:
 
 
 def test_a_component_that_is_not_used_brings_nothing() -> None:
-    names = {p.name for p in made(ffmpeg=None, opencv=None).builder_packages}
+    names = {p.name for p in made(ffmpeg=None, opencv=None).apt_packages["builder"]}
     expected = {"build-essential", "ccache", "cmake", "ninja-build", "pkg-config", "python3.11"}
     assert names == expected
 
@@ -111,11 +111,11 @@ def test_packages_of_the_preset_come_first_and_count_with_a_version_and_an_archi
     preset = made(apt={"builder": own})
     assert list(preset.debs("builder")[:3]) == own
     assert not {"cmake", "nasm"} & set(preset.debs("builder"))
-    assert {"kind": "preset"} in preset.builder_packages[1].to_json()["reasons"]
+    assert {"kind": "preset"} in preset.apt_packages["builder"][1].to_json()["reasons"]
 
 
 def test_derived_packages_are_part_of_the_state_only_if_the_preset_does_not_name_them() -> None:
-    full = [package.name for package in made().builder_packages]
+    full = [package.name for package in made().apt_packages["builder"]]
     python = ["python3.11=3.11.2-6"]  # counts as the package that the component python names
     named = made(apt={"builder": full, "runtime": python})
     unnamed = made(apt={"builder": full[:-1], "runtime": python})
@@ -203,7 +203,7 @@ def test_an_option_brings_its_packages(word: str, packages: list[str]) -> None:
     preset = with_option(word, *(() if word.startswith("-D") else free))
     assert set(preset.debs("builder")) == set(made().debs("builder")) | set(packages)
     assert problems(preset) == []
-    reasons = [r for p in preset.builder_packages if p.name in packages for r in p.reasons]
+    reasons = [r for p in preset.apt_packages["builder"] if p.name in packages for r in p.reasons]
     assert word in {reason.value for reason in reasons} or not packages
 
 

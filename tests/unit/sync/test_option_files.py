@@ -100,14 +100,14 @@ def test_a_component_may_bring_a_library_that_the_os_lacks(tmp_path: Path) -> No
 def test_a_package_that_apt_lacks_is_named_with_the_option_that_needs_it() -> None:
     preset = with_options("--enable-libx265")
     faults = [Fault("libx265-dev", "p"), Fault("nasm", "p"), Fault("other", "p")]
-    explained = apt_errors.with_reasons(faults, preset.builder_packages)
+    explained = apt_errors.with_reasons(faults, preset.apt_packages["builder"])
     assert [fault.where for fault in explained] == [
         "libx265-dev (ffmpeg --enable-libx265)",
         "nasm (ffmpeg)",
         "other",
     ]
     named = presets.parse({**preset.raw, "apt": {"builder": ["nasm"]}}, samples.COMPONENTS)
-    assert apt_errors.with_reasons(faults[1:2], named.builder_packages) == (faults[1],)
+    assert apt_errors.with_reasons(faults[1:2], named.apt_packages["builder"]) == (faults[1],)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from gapforge.cli.output import print_json, show
 from gapforge.image.report import needed_libraries
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
-from gapforge.model.build_packages import BuilderPackage, Reason, bare_name
+from gapforge.model.build_packages import Reason, bare_name
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
 from gapforge.model.preset_defaults import CATALOG, DEFAULT
@@ -29,7 +29,7 @@ EXAMPLES = (
 
 _HEADER = ("$schema", "format", "name")
 _RUNTIME = "apt.runtime"
-_PACKAGES = {"apt.builder": "builder_packages", _RUNTIME: "runtime_packages"}
+_PACKAGES = {"apt.builder": "builder", _RUNTIME: "runtime"}  # the role that each key is for
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def _values(preset: Preset) -> Iterator[Value]:
         for name, value in options.values.items():
             if name not in written:
                 yield Value(f"{path}.{name}", value, "component", path.rsplit(".", 1)[-1])
-    for key, attribute in _PACKAGES.items():
+    for key, role in _PACKAGES.items():
         by_reason: dict[Reason, list[str]] = {}
-        packages: Sequence[BuilderPackage] = getattr(preset, attribute)
+        packages = preset.apt_packages[role]
         if not packages:
             yield Value(key, [], _origin_of(preset, f"$.{key}"))
         for package in packages:
