@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from gapforge.base.i18n import _
 from gapforge.compat.findings import Finding, error
-from gapforge.model.catalog import Archive, Catalog, TensorRTTar
+from gapforge.model.catalog import Archive, Catalog
 from gapforge.model.preset import Preset, SourceArchive
 from gapforge.model.source_versions import agrees, number_in, stated_versions
 
@@ -55,7 +55,7 @@ def _found(source: SourceArchive, known: dict[str, str]) -> Iterator[tuple[str, 
 
 def _versions_by_checksum(catalog: Catalog) -> dict[str, str]:
     """Return the version of each source archive in the catalog by its SHA-256."""
-    releases: list[tuple[str, Sequence[Archive | TensorRTTar]]] = [
+    releases: list[tuple[str, Sequence[Archive]]] = [
         *catalog.ffmpeg.items(),
         *catalog.opencv.items(),
         *((headers.version, headers.archives) for headers in catalog.headers.values()),

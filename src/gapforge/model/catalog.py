@@ -7,7 +7,7 @@ too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -340,18 +340,29 @@ class TorchRelease:
         return {name: version + suffix for name in names if (version := getattr(self, name))}
 
 
+@dataclass(frozen=True)
+class Archive:
+    """A file to download; ``sha256`` is "" if no checksum is published, ``size`` 0 if unknown."""
+
+    file: str
+    url: str
+    sha256: str = ""
+    size: int = 0
+
+
+def best_archive(archives: Iterable[Archive]) -> Archive | None:
+    """Return the archive of a release to use: one with a checksum, as .tar.xz if there is."""
+    return min(archives, key=lambda a: (not a.sha256, not a.file.endswith(".tar.xz")), default=None)
+
+
 @dataclass(frozen=True, kw_only=True)
-class TensorRTTar:
-    """One tar file of a TensorRT release, built with ``cuda``; ``size`` is in bytes, 0 if unknown.
+class TensorRTTar(Archive):
+    """One tar file of a TensorRT release, built with ``cuda``.
 
     It supports CUDA ``cuda_from`` to ``cuda_to``; both are "" if NVIDIA published no range.
     """
 
     cuda: str
-    file: str
-    url: str
-    sha256: str = ""
-    size: int = 0
     cuda_from: str = ""
     cuda_to: str = ""
 
@@ -391,16 +402,6 @@ class TensorRTRelease:
         if python in self.pythons:
             return True
         return False if self.pythons_complete else None
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A source archive; ``sha256`` is "" if no checksum is published, ``size`` 0 if unknown."""
-
-    file: str
-    url: str
-    sha256: str = ""
-    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -445,7 +446,7 @@ class OpenCVNeed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Download:
+class Download(Archive):
     """A file that the configure step of the OpenCV releases ``opencv`` downloads.
 
     ``id`` is the folder in OpenCV's download cache. It is needed only if ``module`` is built, with
@@ -455,11 +456,7 @@ class Download:
 
     opencv: tuple[str, ...]
     id: str
-    file: str
-    url: str
     switch_off: str
-    sha256: str = ""
-    size: int = 0
     module: str = ""
     flags: tuple[str, ...] = ()
     option: str = ""

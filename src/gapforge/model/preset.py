@@ -331,18 +331,6 @@ def load_all(presets: Path) -> tuple[dict[str, Preset], dict[str, PresetError]]:
     return loaded, faulty
 
 
-def written_options(raw: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """Return a component's options in a raw preset, to be changed in place, or None."""
-    return next(
-        (
-            values
-            for _name, _path, values in preset_rules.option_places(raw, name)
-            if values is not None
-        ),
-        None,
-    )
-
-
 def parse(
     written: Mapping[str, Any],
     components: tuple[Component, ...] | None = None,

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gapforge.model.catalog import Archive, Catalog, Download
+from gapforge.model.catalog import Archive, Catalog, Download, best_archive
+from gapforge.model.preset_rules import written_options
 from gapforge.model.versions import local, public
 
 DEFAULT, CATALOG = "default", "catalog"  # where a value that the preset leaves out comes from
@@ -150,22 +151,24 @@ def _fill_torch(document: dict[str, Any], catalog: Catalog, origins: dict[str, s
 
 def _sources(document: Mapping[str, Any], catalog: Catalog) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the source archives that the versions and options of the document need."""
-    ffmpeg = _options(document, "ffmpeg")
+    ffmpeg = written_options(document, "ffmpeg")
     if ffmpeg:
         version, configure = ffmpeg.get("version", ""), ffmpeg.get("configure", ())
-        yield from _archive("ffmpeg", catalog.ffmpeg.get(version, ()), version, catalog)
+        yield from _source(
+            "ffmpeg", best_archive(catalog.ffmpeg.get(version, ())), version, catalog
+        )
         packaged = any(p.startswith(_HEADERS_PACKAGE) for p in document["apt"]["builder"])
         if any(option in NVENC for option in configure) and not packaged:
             headers = catalog.headers_choice(version)
-            archives = catalog.headers[headers].archives if headers else ()
-            yield from _archive("nv-codec-headers", archives, headers, catalog)
-    opencv = _options(document, "opencv")
+            archive = best_archive(catalog.headers[headers].archives) if headers else None
+            yield from _source("nv-codec-headers", archive, headers, catalog)
+    opencv = written_options(document, "opencv")
     if opencv:
         version = opencv.get("version", "")
         main, contrib = catalog.opencv.get(version, (None, None))
-        yield from _archive("opencv", (main,) if main else (), version, catalog)
+        yield from _source("opencv", main, version, catalog)
         if opencv.get("contrib"):
-            yield from _archive("opencv-contrib", (contrib,) if contrib else (), version, catalog)
+            yield from _source("opencv-contrib", contrib, version, catalog)
         # A preset with an archive of its own names the files that OpenCV downloads, too.
         if "opencv" not in document["sources"]:
             yield from _downloads(opencv, version, catalog)
@@ -173,24 +176,15 @@ def _sources(document: Mapping[str, Any], catalog: Catalog) -> Iterator[tuple[st
     if tensorrt and tensorrt["form"] == "tar":
         release = catalog.tensorrt.get(tensorrt["version"])
         tar = release.tar_for(document["cuda"] or "") if release else None
-        if tar:
-            archive = Archive(tar.file, tar.url, tar.sha256, tar.size)
-            yield from _archive("tensorrt", (archive,), tensorrt["version"], catalog)
+        yield from _source("tensorrt", tar, tensorrt["version"], catalog)
 
 
-def _options(document: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    """Return the options of a component, under its own key or inside "components"."""
-    own: Mapping[str, Any] | None = document.get(name) or document.get("components", {}).get(name)
-    return own
-
-
-def _archive(
-    name: str, archives: tuple[Archive, ...], version: str, catalog: Catalog
+def _source(
+    name: str, archive: Archive | None, version: str, catalog: Catalog
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the source ``name`` from the first archive with a checksum, as .tar.xz if there is."""
-    best = min(archives, key=lambda a: (not a.sha256, not a.file.endswith(".xz")), default=None)
-    if best is not None:
-        yield name, {**source_of(best), "version": version, **catalog.about.get(name, {})}
+    """Yield the source ``name`` with an archive of the catalog, if there is one."""
+    if archive is not None:
+        yield name, {**source_of(archive), "version": version, **catalog.about.get(name, {})}
 
 
 def _downloads(
@@ -201,8 +195,7 @@ def _downloads(
     for download in wanted:
         alone = [d.id for d in wanted].count(download.id) == 1
         name = f"opencv-cache-{download.id if alone else download.file.lower()}"
-        archive = Archive(download.file, download.url, download.sha256, download.size)
-        yield name, {**source_of(archive), **catalog.about.get(name, {})}
+        yield name, {**source_of(download), **catalog.about.get(name, {})}
 
 
 def _is_needed(download: Download, opencv: Mapping[str, Any]) -> bool:

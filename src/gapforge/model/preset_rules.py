@@ -33,14 +33,19 @@ def file_name(source: Mapping[str, Any]) -> str:
     return file
 
 
-def option_places(
-    raw: Mapping[str, Any], name: str | None = None
-) -> Iterator[tuple[str, str, Any]]:
-    """Yield name, JSON path and value (or None) of all components' options, or of ``name``'s."""
-    for holder, prefix in ((raw, "$."), (raw.get("components", {}), "$.components.")):
-        for key, value in holder.items():
-            if (holder is not raw or key not in OWN_KEYS) and name in (None, key):
-                yield key, prefix + key, value
+def option_places(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Yield the name, the JSON path, and the options (or None) of each component that is given."""
+    for name, options in raw.items():
+        if name not in OWN_KEYS:
+            yield name, f"$.{name}", options
+    for name, options in raw.get("components", {}).items():
+        yield name, f"$.components.{name}", options
+
+
+def written_options(raw: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """Return a component's options in a raw preset, to be changed in place, or None."""
+    found = (options for given, _path, options in option_places(raw) if given == name)
+    return next((options for options in found if options is not None), None)
 
 
 def broken_rules(

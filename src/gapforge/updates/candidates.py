@@ -9,10 +9,11 @@ from typing import Any
 
 from gapforge.base.errors import GapforgeError
 from gapforge.base.i18n import _
-from gapforge.model.catalog import Archive, Catalog
+from gapforge.model.catalog import Archive, Catalog, best_archive
 from gapforge.model.lock import Lock
 from gapforge.model.names import ROLES, normalized, package_of
-from gapforge.model.preset import TORCH_SET, Preset, PyTorch, TensorRT, written_options
+from gapforge.model.preset import TORCH_SET, Preset, PyTorch, TensorRT
+from gapforge.model.preset_rules import written_options
 from gapforge.model.versions import key, local, major, minor, public, within
 from gapforge.sync import target_python
 from gapforge.sync.network import Network
@@ -309,8 +310,7 @@ def _tensorrt_candidates(search: Search, trt: TensorRT) -> list[Candidate]:
             continue
         tar = search.catalog.tensorrt[version].tar_for(cuda)
         if key(version) > key(trt.version) and tar and tar.supports_cuda(cuda):
-            archive = Archive(tar.file, tar.url, tar.sha256)
-            found.append(Candidate(version, _set_source("tensorrt", version, archive)))
+            found.append(Candidate(version, _set_source("tensorrt", version, tar)))
     return found
 
 
@@ -346,7 +346,7 @@ def _known(search: Search, name: str, release: Release) -> Archive | None:
         archives = search.catalog.ffmpeg.get(release.version, ())
     elif name == "nv-codec-headers" and release.version in search.catalog.headers:
         archives = search.catalog.headers[release.version].archives
-    return min(archives, key=lambda a: (not a.sha256, not a.file.endswith(".tar.xz")), default=None)
+    return best_archive(archives)
 
 
 def _set_release(search: Search, name: str, release: Release, known: Archive | None) -> Change:
@@ -429,7 +429,7 @@ def _set_download(name: str, version: str, catalog: Catalog) -> Change:
         same = [d for d in options if d.url in source["urls"] or (now and d.file == now.file)]
         new = next(iter(same or options), None)
         if new is not None and new.url not in source["urls"]:
-            _set_source(name, "", Archive(new.file, new.url, new.sha256))(raw)
+            _set_source(name, "", new)(raw)
             source.pop("version", None)
 
     return apply

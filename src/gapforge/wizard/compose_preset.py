@@ -19,11 +19,12 @@ from gapforge.compat.rules import check_preset
 from gapforge.compat.torch import builds_for, cuda_build, wanted_build
 from gapforge.model import preset as presets
 from gapforge.model import preset_writer
-from gapforge.model.catalog import Archive, Catalog
+from gapforge.model.catalog import Catalog
 from gapforge.model.component import Component
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.model.preset_defaults import shortened, source_of
+from gapforge.model.preset_rules import written_options
 from gapforge.model.versions import NONE, key, local, major, minor, public
 from gapforge.wizard.choices import Choices, find_base
 
@@ -75,7 +76,7 @@ def apply_overrides(
 
 def _leave_out_gpus(raw: dict[str, Any], made: Preset, catalog: Catalog) -> None:
     """Compile OpenCV only for GPUs that the chosen PyTorch has code for, too."""
-    torch, options = wanted_build(made, catalog), presets.written_options(raw, "opencv")
+    torch, options = wanted_build(made, catalog), written_options(raw, "opencv")
     code = torch_code(torch.version, torch.build, catalog) if torch else None
     if options and options.get("cuda") and code:
         fitting = [gpu for gpu in options.get("architectures", []) if runs(gpu, code)]
@@ -206,7 +207,7 @@ def _set_base(raw: dict[str, Any], reference: str, catalog: Catalog) -> None:
     }
     before = (raw.get("cuda") or "", major(raw.get("cudnn") or ""))
     raw["cuda"], raw["cudnn"] = base.cuda or None, base.cudnn or None
-    options = presets.written_options(raw, "opencv")
+    options = written_options(raw, "opencv")
     if not base.cuda:
         _remove_cuda(raw)
     elif options and options.get("cuda") and before != (base.cuda, major(base.cudnn)):
@@ -217,11 +218,11 @@ def _set_base(raw: dict[str, Any], reference: str, catalog: Catalog) -> None:
 
 def _remove_cuda(raw: dict[str, Any]) -> None:
     """Remove what only a GPU uses: NVENC, CUDA modules, and their sources."""
-    if ffmpeg := presets.written_options(raw, "ffmpeg"):
+    if ffmpeg := written_options(raw, "ffmpeg"):
         ffmpeg["configure"] = [o for o in ffmpeg.get("configure", []) if o not in _NV_OPTIONS]
     for source in ("nv-codec-headers", "opencv-cache-nvidia_optical_flow"):
         raw["sources"].pop(source, None)
-    if options := presets.written_options(raw, "opencv"):
+    if options := written_options(raw, "opencv"):
         options.update({key: False for key in ("cuda", "dnn") if key in options})
         options.pop("architectures", None)
         if modules := options.get("modules"):
@@ -241,8 +242,7 @@ def _update_opencv(raw: dict[str, Any], options: dict[str, Any], catalog: Catalo
     for download in catalog.downloads:
         name = f"opencv-cache-{download.id}"
         if name in sources and new in download.opencv and old not in download.opencv:
-            archive = Archive(download.file, download.url, download.sha256, download.size)
-            sources[name] = {**source_of(archive), **_kept(sources[name])}
+            sources[name] = {**source_of(download), **_kept(sources[name])}
 
 
 def _kept(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -300,11 +300,7 @@ def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
         finding = tensorrt.not_recommended(release.version, presets.parse(raw), catalog)
         raise _incompatible([finding])
     tar = fitting_tar or release.tars[-1]  # check_preset then reports that it does not fit
-    source = {
-        **source_of(Archive(tar.file, tar.url, tar.sha256, tar.size)),
-        "version": release.version,
-        **catalog.about["tensorrt"],
-    }
+    source = {**source_of(tar), "version": release.version, **catalog.about["tensorrt"]}
     source.update({k: old_source[k] for k in ("licence", "homepage", "gated") if k in old_source})
     raw["sources"]["tensorrt"] = source
     raw["tensorrt"] = {"version": release.version, "form": "tar"}

@@ -20,6 +20,7 @@ from gapforge.model.build_packages import Reason, bare_name
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
 from gapforge.model.preset_defaults import CATALOG, DEFAULT
+from gapforge.model.preset_rules import written_options
 
 HELP = N_("print a preset with everything that it leaves out, and where each value comes from")
 EXAMPLES = (
@@ -84,7 +85,7 @@ def _values(preset: Preset) -> Iterator[Value]:
             yield from _leaves(key, value, _origin_of(preset, f"$.{key}"), preset)
     for options in preset.components.values():
         path = options.path.removeprefix("$.")
-        written = presets.written_options(preset.raw, path.rsplit(".", 1)[-1]) or {}
+        written = written_options(preset.raw, path.rsplit(".", 1)[-1]) or {}
         for name, value in options.values.items():
             if name not in written:
                 yield Value(f"{path}.{name}", value, "component", path.rsplit(".", 1)[-1])
