@@ -68,13 +68,13 @@ def _check_nvcc(preset: Preset, ffmpeg: Options, catalog: Catalog) -> Iterator[F
     has_flags = any(option.startswith("--nvccflags") for option in options)
     if "--enable-cuda-nvcc" not in options or has_flags or not preset.cuda:
         return
-    for start, below, compute, fails in catalog.nvcc_default:
-        if key(start) <= key(version) < key(below) and key(preset.cuda) >= key(fails):
+    for default in catalog.nvcc_default:
+        if default.contains(version) and key(preset.cuda) >= key(default.fails_from_cuda):
             reason = _(
                 "FFmpeg {version} compiles for compute_{compute} by default, which CUDA {cuda} "
                 "does not support",
                 version=version,
-                compute=compute.replace(".", ""),
+                compute=default.compute.replace(".", ""),
                 cuda=preset.cuda,
             )
             flags = "--nvccflags=-gencode arch=compute_75,code=sm_75 -O2"

@@ -21,10 +21,8 @@ def runs(compute: str, compiled_for: Iterable[str]) -> bool:
 
 def torch_code(version: str, build: str, catalog: Catalog) -> tuple[str, ...] | None:
     """Return the compute capabilities that a build of torch has code for, None if unknown."""
-    for start, below, builds, compute in catalog.torch_code:
-        if build in builds and key(start) <= key(version) < key(below):
-            return compute
-    return None
+    fitting = (c for c in catalog.torch_code if build in c.builds and c.contains(version))
+    return next((code.compute for code in fitting), None)
 
 
 def tensorrt_supports(version: str, compute: str, catalog: Catalog) -> bool | None:

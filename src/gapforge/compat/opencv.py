@@ -111,7 +111,7 @@ def _check_cuda(cuda: str, opencv: Options, catalog: Catalog) -> Iterator[Findin
             "{name} does not build with CUDA {cuda} ({why})",
             name=name,
             cuda=cuda,
-            why=localized(ko=need.why_ko, en=need.why_en),
+            why=localized(**need.why),
         )
         suggestion = use(f"OpenCV {need.opencv}", f"CUDA < {need.cuda}")
         yield error("opencv-cuda", path, reason, suggestion)

@@ -1,8 +1,7 @@
 """Read the catalog: which versions exist and which are compatible, each fact with its source.
 
-``catalog/*.json`` is data; the shapes below are its only description, and ``schemas/`` is generated
-from them. What a preset leaves out is filled from the catalog. The prompts and ``check`` use it
-too.
+``catalog/*.json`` is data; ``catalog_shape`` describes its format. What a preset leaves out is
+filled from it. The prompts and ``check`` use it too.
 """
 
 from __future__ import annotations
@@ -14,274 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gapforge.base.errors import Fault, PresetError
-from gapforge.base.i18n import N_, _
+from gapforge.base.i18n import _
 from gapforge.model import versions
-from gapforge.model.schema import (
-    Choice,
-    Flag,
-    Items,
-    Nullable,
-    Number,
-    Record,
-    Shape,
-    Table,
-    Text,
-    read_json,
-)
+from gapforge.model.catalog_shape import SHAPES
+from gapforge.model.schema import read_json
 
-FORMAT = 1
 _T = TypeVar("_T")
-
-_DOTTED = Text("version", r"[0-9]+(\.[0-9]+)*", N_('digits and dots, such as "12.4"'))
-_SHA256 = Text("SHA-256", r"[0-9a-f]{64}", N_("64 lower-case hex digits"))
-_HASH = Nullable(_SHA256, "null: nobody published one")
-_MD5 = Text("MD5", r"[0-9a-f]{32}", N_("32 lower-case hex digits"))
-_URL = Text("address", r"https://[^\s\x00-\x1f]+", N_("an https:// address"))
-_FILE = Text("file name", r"[A-Za-z0-9_][A-Za-z0-9._+~-]*", N_("a plain file name"))
-_BUILD = Text("CUDA build", r"cpu|cu[0-9]{2,3}", N_('"cpu" or "cu118"'))
-_SOURCE = Items(Text("public document or repository"), "where the fact was read", least=1)
-
-
-def _facts(
-    required: Mapping[str, Shape], optional: Mapping[str, Shape] | None = None, about: str = ""
-) -> Items:
-    """Return the shape of a list of facts, each with its source."""
-    return Items(Record({**required, "source": _SOURCE}, optional or {}), about)
-
-
-_NOTES = _facts({"fact": Text()})
-_ARCHIVE = Record(
-    {"file": _FILE, "url": _URL, "sha256": _HASH, "source": _SOURCE},
-    {"made_by_host": Flag("the hosting site makes this archive on demand")},
-)
-_ARCHIVES = Items(_ARCHIVE, least=1)
-_ABOUT = Table(
-    Record({"licence": Text("SPDX licence expression"), "homepage": _URL}, {"gated": Text()}),
-    about="what a preset's source says of an archive, by the name of the source",
-)
-_BOTH = Record({"ko": Text(), "en": Text()})
-_READ = Text("when the sources were read", r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "YYYY-MM-DD")
-
-
-def _document(required: Mapping[str, Shape]) -> Record:
-    header = {"format": Choice((FORMAT,), "version of this format"), "read": _READ}
-    return Record({**header, **required}, {"$schema": Text()})
-
-
-SHAPES: Mapping[str, Record] = {
-    "cuda": _document(
-        {
-            "images": _facts(
-                {
-                    "cuda": _DOTTED,
-                    "builder": Text("registry/name:tag"),
-                    "runtime": Text("registry/name:tag"),
-                    "cudnn": Nullable(_DOTTED),
-                    "driver": _DOTTED,
-                },
-                {"note": Text()},
-            ),
-            "drivers": _facts(
-                {"cuda": _DOTTED, "driver": _DOTTED},
-                about="the driver that comes with each toolkit",
-            ),
-            "minor_compatibility": _facts(
-                {"cuda": _DOTTED, "driver": _DOTTED},
-                {"note": Text()},
-                "the least driver for any toolkit of a major version",
-            ),
-            "host_compilers": _facts(
-                {"cuda": _DOTTED, "gcc": _DOTTED}, about="the newest GCC nvcc takes"
-            ),
-            "notes": _NOTES,
-        }
-    ),
-    "gpu": _document(
-        {
-            "architectures": _facts(
-                {
-                    "compute": _DOTTED,
-                    "name": Text(),
-                    "examples": Items(Text()),
-                    "first_cuda": Nullable(_DOTTED),
-                },
-                {"dropped_in": _DOTTED, "note": Text()},
-            ),
-            "suggestions": _facts(
-                {"cuda_from": _DOTTED, "cuda_to": _DOTTED, "architectures": Items(_DOTTED)}
-            ),
-        }
-    ),
-    "python": _document(
-        {
-            "ubuntu2204": _facts(
-                {"python": _DOTTED, "from": Choice(("archive", "release-candidate"))},
-                {"note": Text()},
-            ),
-            "compilers": _facts(
-                {"os": Text(), "gcc": _DOTTED}, about="GCC that build-essential brings"
-            ),
-            "requires": _facts(
-                {"package": Text(), "requires": Items(Text())},
-                about="packages that bring a module which an image may build itself",
-            ),
-            "notes": _NOTES,
-        }
-    ),
-    "pytorch": _document(
-        {
-            "releases": _facts(
-                {
-                    "torch": _DOTTED,
-                    "torchvision": _DOTTED,
-                    "torchaudio": Nullable(_DOTTED),
-                    "pythons": Items(_DOTTED),
-                    "torchvision_pythons": Items(_DOTTED),
-                    "builds": Items(_BUILD),
-                    "default_build": _BUILD,
-                    "cudnn": Table(_DOTTED, _BUILD),
-                },
-                {"numpy_below": _DOTTED, "note": Text()},
-            ),
-            "architectures": _facts(
-                {
-                    "from": _DOTTED,
-                    "below": _DOTTED,
-                    "builds": Items(_BUILD),
-                    "compute": Items(_DOTTED),
-                },
-                about="the compute capabilities for which a build of torch has code",
-            ),
-            "wheels": _facts(
-                {"file": _FILE, "sha256": _SHA256},
-                about="what PyTorch published; two indexes may have different files of one name",
-            ),
-            "index": Record({"pattern": _URL, "source": _SOURCE}),
-            "notes": _NOTES,
-        }
-    ),
-    "tensorrt": _document(
-        {
-            "releases": _facts(
-                {
-                    "version": _DOTTED,
-                    "tars": _facts(
-                        {"cuda": _DOTTED, "file": _FILE, "url": _URL, "sha256": _HASH},
-                        {"size": Number("bytes"), "cuda_from": _DOTTED, "cuda_to": _DOTTED},
-                    ),
-                    "cudnn": _DOTTED,
-                    "cudnn_needed": Flag(),
-                    "pythons": Items(_DOTTED, "Pythons whose wheel in the tar was named"),
-                    "pythons_complete": Flag("whether pythons names all of them"),
-                    "apt_versions": Items(Text()),
-                },
-                {"note": Text()},
-            ),
-            "archives": _ABOUT,
-            "packages": _facts({"major": _DOTTED, "names": Items(Text())}),
-            "first": _facts(
-                {"compute": _DOTTED, "from": _DOTTED},
-                about="the first release in this catalog's range that supports a GPU",
-            ),
-            "dropped": _facts({"compute_below": _DOTTED, "from": _DOTTED}),
-            "notes": _NOTES,
-        }
-    ),
-    "ffmpeg": _document(
-        {
-            "releases": Items(Record({"version": _DOTTED, "archives": _ARCHIVES})),
-            "archives": _ABOUT,
-            "headers": _facts({"version": _DOTTED, "archives": _ARCHIVES}, {"driver": _DOTTED}),
-            "headers_for": _facts(
-                {
-                    "from": _DOTTED,
-                    "below": _DOTTED,
-                    "least": Items(_DOTTED, least=1),
-                    "most": _DOTTED,
-                    "tested": Items(_DOTTED),
-                },
-                {"note": Text()},
-            ),
-            "nonfree": _facts({"option": Text()}),
-            "nvcc_default": _facts(
-                {"from": _DOTTED, "below": _DOTTED, "compute": _DOTTED, "fails_from_cuda": _DOTTED}
-            ),
-            "notes": _NOTES,
-        }
-    ),
-    "opencv": _document(
-        {
-            "releases": _facts({"version": _DOTTED, "opencv": _ARCHIVE, "contrib": _ARCHIVE}),
-            "cuda_needs": _facts(
-                {"cuda": _DOTTED, "opencv": _DOTTED, "for": Choice(("cuda", "dnn")), "why": _BOTH}
-            ),
-            "cuda_confirmed": Record({"from": _DOTTED, "to": _DOTTED, "source": _SOURCE}),
-            "cuda_fails": _facts({"cuda": _DOTTED, "opencv_to": _DOTTED}),
-            "cuda_built": _facts(
-                {"opencv": _DOTTED, "cuda": _DOTTED},
-                about="outside cuda_confirmed: a public recipe builds this OpenCV under this CUDA",
-            ),
-            "cudnn_needs": _facts({"cudnn": _DOTTED, "opencv": _DOTTED}),
-            "ffmpeg_fails": _facts(
-                {"ffmpeg": _DOTTED, "opencv_to": _DOTTED},
-                about="from this FFmpeg on, OpenCV up to opencv_to does not compile",
-            ),
-            "ffmpeg_built": _facts(
-                {"opencv": _DOTTED, "ffmpeg": _DOTTED},
-                about="the newest FFmpeg that an OpenCV is known to build with",
-            ),
-            "numpy_needs": _facts({"numpy": _DOTTED, "opencv": _DOTTED}),
-            "downloads": _facts(
-                {
-                    "opencv": Items(_DOTTED),
-                    "id": Text("OpenCV's cache folder"),
-                    "file": _FILE,
-                    "md5": _MD5,
-                    "url": _URL,
-                    "sha256": _HASH,
-                    "switch_off": Text(),
-                },
-                {
-                    "size": Number("bytes"),
-                    "module": Text("only if this module is built"),
-                    "flags": Items(Text(), "only with these options of the component"),
-                    "option": Text("only with this option of CMake"),
-                    "note": Text(),
-                },
-                "what the configure step fetches",
-            ),
-            "archives": _ABOUT,
-            "notes": _NOTES,
-        }
-    ),
-    # Where `outdated` looks for newer releases; nothing else reads it.
-    "upstreams": _document(
-        {
-            "upstreams": Table(
-                Record(
-                    {
-                        "kind": Choice(("github-tags", "listing", "registry")),
-                        "address": Text("listing page, tags API or image name"),
-                        "pattern": Text(
-                            "regular expression for a whole tag or file name, "
-                            "with the group (?P<version>…)"
-                        ),
-                        "source": _SOURCE,
-                    },
-                    {
-                        "archive": Text(
-                            "address of a release's archive; {version} and {tag} are filled in",
-                            r"https://\S+",
-                            "https://…",
-                        ),
-                        "note": Text(),
-                    },
-                ),
-                about='by the name of a preset\'s source, or "base"',
-            )
-        }
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,6 +51,15 @@ class Architecture:
     name: str
     first_cuda: str = ""
     dropped_in: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggestion:
+    """The GPU architectures to compile for with CUDA ``cuda_from`` to ``cuda_to``."""
+
+    cuda_from: str
+    cuda_to: str
+    architectures: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -405,24 +151,50 @@ class TensorRTRelease:
 
 
 @dataclass(frozen=True)
+class VersionRange:
+    """The versions of a product from ``start`` to below ``below``."""
+
+    start: str
+    below: str
+
+    def contains(self, version: str) -> bool:
+        """Return whether ``version`` is one of them."""
+        return versions.key(self.start) <= versions.key(version) < versions.key(self.below)
+
+
+@dataclass(frozen=True)
+class TorchCode(VersionRange):
+    """The compute capabilities for which ``builds`` of some versions of PyTorch have code."""
+
+    builds: tuple[str, ...]
+    compute: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NvccDefault(VersionRange):
+    """What some versions of FFmpeg compile for by default, and the first CUDA without that."""
+
+    compute: str
+    fails_from_cuda: str
+
+
+@dataclass(frozen=True)
 class Headers:
     """A release of nv-codec-headers; ``driver`` is the oldest Linux driver for it or ""."""
 
     version: str
-    driver: str
-    archives: tuple[Archive, ...]
+    driver: str = ""
+    archives: tuple[Archive, ...] = ()
 
 
 @dataclass(frozen=True)
-class HeadersFor:
-    """The releases of nv-codec-headers that FFmpeg from ``start`` to below ``below`` builds with.
+class HeadersFor(VersionRange):
+    """The releases of nv-codec-headers that some versions of FFmpeg build with.
 
     ``least`` has the first usable release of each header series, oldest series first; ``most`` is
     the newest.
     """
 
-    start: str
-    below: str
     least: tuple[str, ...]
     most: str
 
@@ -436,13 +208,15 @@ class HeadersFor:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenCVNeed:
-    """The oldest OpenCV for CUDA ``cuda`` and newer: for all CUDA code, or only for DNN."""
+    """The oldest OpenCV for CUDA ``cuda`` and newer: for all CUDA code, or only for DNN.
+
+    ``why`` is the reason by language.
+    """
 
     cuda: str
     opencv: str
     dnn_only: bool
-    why_ko: str
-    why_en: str
+    why: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -473,10 +247,7 @@ class Catalog:
     SHA-256 of each file that was published under it. ``about`` has licence, homepage and login of
     archives, by the name of a preset's source. The tuples hold:
 
-    - ``suggestions``: CUDA from, CUDA to, compute capabilities to compile for
-    - ``torch_code``: torch from, torch below, builds, compute capabilities that they have code for
     - ``tensorrt_dropped``: compute capabilities below, first TensorRT without them
-    - ``nvcc_default``: FFmpeg from, FFmpeg below, its default compute, first CUDA without that
     - ``opencv_fails``: CUDA, last OpenCV that fails with it and with newer ones
     - ``opencv_cudnn``, ``opencv_numpy``: cuDNN or NumPy, oldest OpenCV for it and newer ones
     - ``opencv_built``: OpenCV, CUDA that it is known to build with
@@ -490,14 +261,14 @@ class Catalog:
     minor_drivers: Mapping[str, str]
     host_gcc: Mapping[str, str]
     architectures: Mapping[str, Architecture]
-    suggestions: tuple[tuple[str, str, tuple[str, ...]], ...]
+    suggestions: tuple[Suggestion, ...]
     ubuntu_pythons: Mapping[str, str]
     os_gcc: Mapping[str, str]
     requires: Mapping[str, tuple[str, ...]]
     torch: Mapping[str, TorchRelease]
     wheels: Mapping[str, frozenset[str]]
     torch_index: str
-    torch_code: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...]
+    torch_code: tuple[TorchCode, ...]
     tensorrt: Mapping[str, TensorRTRelease]
     tensorrt_dropped: tuple[tuple[str, str], ...]
     tensorrt_first: Mapping[str, str]
@@ -505,7 +276,7 @@ class Catalog:
     headers: Mapping[str, Headers]
     headers_for: tuple[HeadersFor, ...]
     nonfree: tuple[str, ...]
-    nvcc_default: tuple[tuple[str, str, str, str], ...]
+    nvcc_default: tuple[NvccDefault, ...]
     opencv: Mapping[str, tuple[Archive, Archive]]
     opencv_needs: tuple[OpenCVNeed, ...]
     opencv_confirmed: tuple[str, str]
@@ -524,11 +295,7 @@ class Catalog:
 
     def headers_range(self, ffmpeg: str) -> HeadersFor | None:
         """Return which nv-codec-headers this FFmpeg version builds with; None if unknown."""
-        number = versions.key(ffmpeg)
-        ranges = self.headers_for
-        return next(
-            (r for r in ranges if versions.key(r.start) <= number < versions.key(r.below)), None
-        )
+        return next((found for found in self.headers_for if found.contains(ffmpeg)), None)
 
     def headers_choice(self, ffmpeg: str) -> str:
         """Return the nv-codec-headers, 11.1 or newer, for an FFmpeg that need the oldest driver.
@@ -555,10 +322,8 @@ class Catalog:
 
     def suggested_architectures(self, cuda: str) -> tuple[str, ...]:
         """Return the GPU architectures to compile for with this CUDA; () if unknown."""
-        ranges = self.suggestions
-        return next(
-            (names for start, end, names in ranges if versions.within(cuda, start, end)), ()
-        )
+        fitting = (s for s in self.suggestions if versions.within(cuda, s.cuda_from, s.cuda_to))
+        return next((suggestion.architectures for suggestion in fitting), ())
 
 
 def documents(folder: Path) -> dict[str, Any]:
@@ -595,49 +360,28 @@ def load(folder: Path) -> Catalog:
         minor_drivers=dict(_pairs(cuda["minor_compatibility"], "cuda", "driver")),
         host_gcc=dict(_pairs(cuda["host_compilers"], "cuda", "gcc")),
         architectures={a["compute"]: _make(Architecture, a) for a in gpu["architectures"]},
-        suggestions=tuple(
-            (s["cuda_from"], s["cuda_to"], tuple(s["architectures"])) for s in gpu["suggestions"]
-        ),
+        suggestions=tuple(_make(Suggestion, s) for s in gpu["suggestions"]),
         ubuntu_pythons=dict(_pairs(python["ubuntu2204"], "python", "from")),
         os_gcc=dict(_pairs(python["compilers"], "os", "gcc")),
         requires={r["package"]: tuple(r["requires"]) for r in python["requires"]},
         torch={r["torch"]: _torch(r) for r in torch["releases"]},
         wheels=_checksums(torch["wheels"]),
         torch_index=torch["index"]["pattern"],
-        torch_code=tuple(
-            (a["from"], a["below"], tuple(a["builds"]), tuple(a["compute"]))
-            for a in torch["architectures"]
-        ),
+        torch_code=tuple(_make(TorchCode, a, start=a["from"]) for a in torch["architectures"]),
         tensorrt={r["version"]: _tensorrt(r) for r in trt["releases"]},
         tensorrt_dropped=_pairs(trt["dropped"], "compute_below", "from"),
         tensorrt_first=dict(_pairs(trt["first"], "compute", "from")),
         ffmpeg={r["version"]: _archives(r) for r in ffmpeg["releases"]},
-        headers={
-            h["version"]: Headers(h["version"], h.get("driver", ""), _archives(h))
-            for h in ffmpeg["headers"]
-        },
-        headers_for=tuple(
-            HeadersFor(h["from"], h["below"], tuple(h["least"]), h["most"])
-            for h in ffmpeg["headers_for"]
-        ),
+        headers={h["version"]: _make(Headers, h, archives=_archives(h)) for h in ffmpeg["headers"]},
+        headers_for=tuple(_make(HeadersFor, h, start=h["from"]) for h in ffmpeg["headers_for"]),
         nonfree=tuple(n["option"] for n in ffmpeg["nonfree"]),
-        nvcc_default=tuple(
-            (n["from"], n["below"], n["compute"], n["fails_from_cuda"])
-            for n in ffmpeg["nvcc_default"]
-        ),
+        nvcc_default=tuple(_make(NvccDefault, n, start=n["from"]) for n in ffmpeg["nvcc_default"]),
         opencv={
             r["version"]: (_make(Archive, r["opencv"]), _make(Archive, r["contrib"]))
             for r in opencv["releases"]
         },
         opencv_needs=tuple(
-            OpenCVNeed(
-                cuda=n["cuda"],
-                opencv=n["opencv"],
-                dnn_only=n["for"] == "dnn",
-                why_ko=n["why"]["ko"],
-                why_en=n["why"]["en"],
-            )
-            for n in opencv["cuda_needs"]
+            _make(OpenCVNeed, n, dnn_only=n["for"] == "dnn") for n in opencv["cuda_needs"]
         ),
         opencv_confirmed=(opencv["cuda_confirmed"]["from"], opencv["cuda_confirmed"]["to"]),
         opencv_fails=_pairs(opencv["cuda_fails"], "cuda", "opencv_to"),

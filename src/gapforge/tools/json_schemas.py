@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from gapforge.model import catalog
+from gapforge.model import catalog_shape
 from gapforge.model.catalog import Catalog
 from gapforge.model.component import COMPONENT_SHAPE, PACKAGES_FILE, Component
 from gapforge.model.lock import LOCK_SHAPE
@@ -27,7 +27,7 @@ def schemas(components: Sequence[Component], facts: Catalog) -> dict[str, str]:
         "lock": ("gapforge lock: every byte that a preset resolves to", LOCK_SHAPE),
         "component": ("gapforge component: one piece of the image", COMPONENT_SHAPE),
         "component-packages": ("gapforge component: APT packages of the builder", PACKAGES_FILE),
-        **{f"catalog-{n}": (f"gapforge catalog: {n}", s) for n, s in catalog.SHAPES.items()},
+        **{f"catalog-{n}": (f"gapforge catalog: {n}", s) for n, s in catalog_shape.SHAPES.items()},
     }
     made = {name: (title, shape.schema()) for name, (title, shape) in shapes.items()}
     made["preset"] = ("gapforge preset: what an image shall contain", documented)

@@ -25,7 +25,7 @@ from gapforge.compat.driver import DriverNeed, driver_need, usual_need
 from gapforge.compat.findings import Finding
 from gapforge.compat.redistribution import ALLOWED, CONDITIONS, UNKNOWN
 from gapforge.model import catalog as catalogs
-from gapforge.model.catalog import CudaImage, Headers, OpenCVNeed
+from gapforge.model.catalog import CudaImage, Headers, NvccDefault, OpenCVNeed, TorchCode
 from gapforge.model.lock import Entry
 from gapforge.model.preset import Preset, parse
 from raised_errors import values_of
@@ -187,8 +187,11 @@ def test_gpu_runs_code_of_its_major_version(
     ],
 )
 def test_code_of_a_torch_build(version: str, build: str, code: tuple[str, ...] | None) -> None:
-    rows = (("2.0", "2.8", ("cu118",), ("8.0",)), ("2.8", "2.11", ("cu118", "cu121"), ("9.0",)))
-    assert gpus.torch_code(version, build, replace(CATALOG, torch_code=rows)) == code
+    known = (
+        TorchCode("2.0", "2.8", ("cu118",), ("8.0",)),
+        TorchCode("2.8", "2.11", ("cu118", "cu121"), ("9.0",)),
+    )
+    assert gpus.torch_code(version, build, replace(CATALOG, torch_code=known)) == code
 
 
 @pytest.mark.parametrize(
@@ -322,7 +325,7 @@ def test_only_what_nvcc_compiles_is_judged(configure: list[str], judged: bool) -
 def test_default_architecture_of_ffmpeg_must_be_in_cuda(
     version: str, cuda: str, fails: bool
 ) -> None:
-    catalog = replace(CATALOG, nvcc_default=(("4.2", "4.4", "3.0", "11.8"),))
+    catalog = replace(CATALOG, nvcc_default=(NvccDefault("4.2", "4.4", "3.0", "11.8"),))
     raw = stack(ffmpeg__version=version, cuda=cuda, opencv=None, pytorch=None, tensorrt=None)
     raw["ffmpeg"]["configure"] = ["--enable-cuda-nvcc"]
     found = ffmpeg.check(parse(raw, samples.COMPONENTS), catalog)
@@ -453,7 +456,7 @@ def test_base_image_of_another_system_with_that_number() -> None:
 
 
 def test_oldest_opencv_for_a_cuda() -> None:
-    need = {"why_ko": "", "why_en": ""}
+    need = {"why": {"ko": "", "en": ""}}
     catalog = replace(
         CATALOG,
         opencv_needs=(

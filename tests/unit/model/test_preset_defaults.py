@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from gapforge.model import catalog as catalogs
+from gapforge.model import catalog_shape, preset_defaults
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
-from gapforge.model import preset_defaults
 from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Preset
 from gapforge.model.preset_shape import preset_shape
@@ -158,7 +158,7 @@ def test_state_covers_what_the_catalog_adds(tmp_path: Path) -> None:
     made = parsed(short())
     assert parsed(short()).sha256 == made.sha256
     assert parsed(short(cuda="12.6")).sha256 != made.sha256
-    for name in catalogs.SHAPES:
+    for name in catalog_shape.SHAPES:
         text = (ROOT / "catalog" / f"{name}.json").read_text(encoding="utf-8")
         changed = text.replace(made.sources["opencv"].sha256, "1" * 64)
         (tmp_path / f"{name}.json").write_text(changed, encoding="utf-8")

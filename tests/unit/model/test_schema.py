@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapforge.base.errors import Fault
-from gapforge.model import catalog, component
+from gapforge.model import catalog, catalog_shape, component
 from gapforge.model import preset as presets
 from gapforge.model.component import COMPONENT_SHAPE
 from gapforge.model.lock import LOCK_SHAPE
@@ -54,7 +54,7 @@ def test_shipped_presets_are_valid(file: Path) -> None:
 
 def test_locks_catalog_and_components_are_valid() -> None:
     shapes = {"lock": LOCK_SHAPE, "component": COMPONENT_SHAPE}
-    shapes |= {f"catalog-{name}": shape for name, shape in catalog.SHAPES.items()}
+    shapes |= {f"catalog-{name}": shape for name, shape in catalog_shape.SHAPES.items()}
     files = [("lock", f) for f in (ROOT / "presets").glob("*.lock.json")]
     files += [("component", f) for f in (ROOT / "components").glob("*/component.json")]
     files += [(f"catalog-{f.stem}", f) for f in (ROOT / "catalog").glob("*.json")]

@@ -44,7 +44,7 @@ from gapforge.bundle.volume_format import Damaged, Part, compact_json
 from gapforge.bundle.volume_plan import make_plan
 from gapforge.engine import oci_layout as engine_layout
 from gapforge.image import gapforgeignore
-from gapforge.model import catalog, component, debian_control, env_file, names
+from gapforge.model import catalog, catalog_shape, component, debian_control, env_file, names
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.store import sha256sums, unfinished_imports
@@ -100,7 +100,7 @@ def _forged(path: Path) -> object:
 def _catalog(path: Path) -> object:
     folder = path.parent / "catalog"
     folder.mkdir(exist_ok=True)
-    for name in catalog.SHAPES:
+    for name in catalog_shape.SHAPES:
         if not (folder / f"{name}.json").exists():
             (folder / f"{name}.json").symlink_to(samples.ROOT / "catalog" / f"{name}.json")
     (folder / "opencv.json").unlink()
