@@ -435,7 +435,7 @@ def storage_error(error: OSError, path: Path | None = None) -> StorageError:
         reason = _(_REASONS[number]) if number in _REASONS else os_reason(error)
     hint = ""
     if number in (errno.ENOSPC, errno.EDQUOT):
-        hint = _space_hint(_existing(Path(named)) if named else None)
+        hint = _space_hint(nearest_existing(Path(named)) if named else None)
     elif number in (errno.EACCES, errno.EPERM) and named:
         hint = _owner_hint(Path(named))
     elif number in _GONE or number in (errno.EIO, errno.EREMOTEIO):
@@ -464,7 +464,7 @@ def _space_hint(folder: Path | None) -> str:
 
 def _owner_hint(path: Path) -> str:
     """Return whose ``path`` is, and the command that gives it to this user; "" for an own one."""
-    place, user = _existing(path), os.geteuid()
+    place, user = nearest_existing(path), os.geteuid()
     if user and _owner(place) == user:
         place = place.parent  # a file cannot be replaced in a folder of somebody else's
     owner = _owner(place)
@@ -497,8 +497,8 @@ def _user_name(number: int | None) -> str:
         return str(number)
 
 
-def _existing(path: Path) -> Path:
-    """Return ``path`` or its nearest parent that exists."""
+def nearest_existing(path: Path) -> Path:
+    """Return ``path`` or its nearest parent that exists, as an absolute path."""
     path = path.absolute()
     while path != path.parent and not os.path.lexists(path):
         path = path.parent
@@ -507,7 +507,7 @@ def _existing(path: Path) -> Path:
 
 def full_disk(folders: Sequence[Path]) -> Path | None:
     """Return the first folder whose disk has no room for 1 MiB or for one more file."""
-    for folder in map(_existing, folders):
+    for folder in map(nearest_existing, folders):
         with suppress(OSError):
             status = os.statvfs(folder)
             files_left = status.f_favail if status.f_files else 1

@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gapforge.base.errors import StorageError
-from gapforge.base.files import MOUNTS, free_bytes, inside, mount_point, real_path, system_text
+from gapforge.base.files import (
+    MOUNTS,
+    free_bytes,
+    inside,
+    mount_point,
+    nearest_existing,
+    real_path,
+    system_text,
+)
 from gapforge.base.i18n import _
 from gapforge.base.progress import human_bytes
 from gapforge.bundle.volume_format import Part
@@ -48,13 +56,9 @@ def max_file_size(folder: Path) -> int:
     return FAT_LIMIT if file_system(folder) in _FAT else 0
 
 
-def _existing(folder: Path) -> Path:
-    return next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-
-
 def block_size(folder: Path) -> int:
     """Return the allocation unit in bytes: every file takes a multiple of it."""
-    return os.statvfs(_existing(folder)).f_frsize
+    return os.statvfs(nearest_existing(folder)).f_frsize
 
 
 def rounded_up(size: int, block: int) -> int:
@@ -64,7 +68,7 @@ def rounded_up(size: int, block: int) -> int:
 
 def disk_of(folder: Path) -> tuple[int, int]:
     """Return the device number of the disk of a folder that need not exist, and its free bytes."""
-    where = _existing(folder)
+    where = nearest_existing(folder)
     return where.stat().st_dev, free_bytes(where)
 
 

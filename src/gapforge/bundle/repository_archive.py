@@ -30,7 +30,7 @@ from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.base.secret_files import holds_private_key
-from gapforge.base.system_errors import unreadable
+from gapforge.base.system_errors import os_reason, unreadable
 from gapforge.base.text import printable
 from gapforge.bundle.repository_files import (
     MANIFEST,
@@ -113,13 +113,21 @@ def make_archive(
 def _read_files(project: Project, presets: Iterable[Preset]) -> dict[str, tuple[bytes, bool]]:
     files: dict[str, tuple[bytes, bool]] = {}
     faults: list[Fault] = []
+    nested: list[str] = []
     total = 0
     for raw in repository_files(project, presets):
-        name = displayed(raw)
+        name = displayed(raw).rstrip("/")
         try:
             files[name] = _read_file(project.root, raw, name)
         except FileNotFoundError:
             continue  # deleted, and the deletion is not committed yet
+        except IsADirectoryError as error:
+            if os.path.lexists(project.root / name / ".git"):
+                nested.append(name)
+                problem = _("a git repository of its own; git does not list the files in it")
+                faults.append(Fault(printable(name), problem, _("a folder without .git")))
+            else:  # for example an empty submodule
+                faults.append(Fault(printable(name), os_reason(error), _("a regular file")))
         except OSError as error:
             faults.append(Fault(printable(name), unreadable(error)))
         except ValueError as error:
@@ -136,7 +144,9 @@ def _read_files(project: Project, presets: Iterable[Preset]) -> dict[str, tuple[
                 len(faults),
             ),
             faults=faults,
-            hint=_("move them to another folder, or add them to .gitignore"),
+            hint=_nested_hint(nested[0])
+            if len(nested) == len(faults)
+            else _("move them to another folder, or add them to .gitignore"),
         )
     if len(files) >= MAX_MEMBERS:
         raise BundleError(
@@ -148,6 +158,16 @@ def _read_files(project: Project, presets: Iterable[Preset]) -> dict[str, tuple[
             hint=_("add what does not belong to gapforge to .gitignore"),
         )
     return files
+
+
+def _nested_hint(folder: str) -> str:
+    """Return how to pack a folder that is a git repository of its own, or to do without it."""
+    return _(
+        "to pack its files: git rm -f --cached --ignore-unmatch {folder!q}; mv {folder!q}/.git "
+        "OTHER-FOLDER; to leave it out, also if it is the source of an application: the same git "
+        "command, a line /{folder} in .gitignore, and at the site --app-source FOLDER",
+        folder=folder,
+    )
 
 
 def _repository_too_large(files: Files) -> BundleError:
@@ -167,7 +187,7 @@ def _repository_too_large(files: Files) -> BundleError:
 def _read_file(root: Path, raw: bytes, name: str) -> tuple[bytes, bool]:
     """Return the bytes of a file and whether it is executable.
 
-    Raise ValueError with the reason if the file cannot be packed.
+    Raise ValueError with the reason if the file cannot be packed, IsADirectoryError for a folder.
     """
     path = root / os.fsdecode(raw)
     try:
@@ -184,8 +204,6 @@ def _read_file(root: Path, raw: bytes, name: str) -> tuple[bytes, bool]:
         with open_buffered(path) as file:
             executable = bool(os.fstat(file.fileno()).st_mode & 0o100)
             data = file.read(MAX_ARCHIVE + 1)
-    except IsADirectoryError:
-        raise ValueError(_("nested git repository")) from None
     except UnsuitableFile as error:
         raise ValueError(error.strerror) from None
     if holds_private_key(data):

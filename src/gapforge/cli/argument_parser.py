@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import UsageError
+from gapforge.base.files import nearest_existing
 from gapforge.base.i18n import N_, _, language
 from gapforge.base.text import width, wrap
 from gapforge.model.schema import nearest
@@ -135,6 +137,16 @@ def check_jobs(args: argparse.Namespace) -> None:
     if args.jobs is not None and args.jobs < 1:
         raise UsageError(
             _("--jobs {jobs} is not allowed", jobs=args.jobs), hint=_("a whole number from 1")
+        )
+
+
+def require_folder(name: str, path: Path, hint: str) -> None:
+    """Raise UsageError unless ``path``, the value of a flag or variable, is or can be a folder."""
+    place = nearest_existing(path)
+    if not place.is_dir():
+        raise UsageError(
+            _("{name} must name a folder, but {place} is not a folder", name=name, place=place),
+            hint=hint,
         )
 
 

@@ -20,7 +20,7 @@ from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.sudo_caller import give_to_caller
 from gapforge.cli import environment_defaults, help_text, verb_parsers
-from gapforge.cli.argument_parser import OUTPUT_FLAGS
+from gapforge.cli.argument_parser import OUTPUT_FLAGS, require_folder
 from gapforge.cli.output import print_error, print_json
 from gapforge.cli.verb_parsers import VERB_GROUPS, VERBS
 from gapforge.engine import private_daemon_state
@@ -92,6 +92,10 @@ def _run(argv: Sequence[str]) -> int:
         return 0
     environment_defaults.switch_default(args, *OUTPUT_FLAGS)
     console.set_mode(quiet=args.quiet, verbose=args.verbose, plain=args.plain)
+    for name in ("GAPFORGE_ROOT", "GAPFORGE_ARTIFACTS"):
+        if folder := os.environ.get(name):
+            hint = _("export {key}=FOLDER, or unset {key}", key=name)
+            require_folder(name, Path(folder), hint)
     project = Project.find()
     try:
         result: int = modules[args.verb].run(args, project)

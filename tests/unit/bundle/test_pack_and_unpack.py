@@ -432,6 +432,19 @@ def command(project: Project, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize("below", ["", "below/it"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_pack_into_a_file_is_refused(tmp_path: Path, below: str, dry_run: bool) -> None:
+    made = sender(tmp_path)
+    (tmp_path / "volume").write_text("x")
+    words = ["pack", PRESET, "--to", str(tmp_path / "good"), str(tmp_path / "volume" / below)]
+    done = command(made.project, *words, *(["--dry-run"] if dry_run else []))
+    assert done.returncode == 2
+    assert "--to" in done.stderr and f"{tmp_path / 'volume'} " in done.stderr
+    assert "./gapforge pack PRESET --to FOLDER" in done.stderr
+    assert not (tmp_path / "good").exists() and (tmp_path / "volume").read_text() == "x"
+
+
 def test_pack_unpack_and_repair_commands(tmp_path: Path) -> None:
     made = sender(tmp_path)
     assert command(made.project, "pack", PRESET).returncode == 2

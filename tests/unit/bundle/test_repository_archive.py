@@ -382,20 +382,54 @@ def test_unpackable_files_are_named(
     assert CANARY not in caught.value.render()
 
 
-def test_nested_repository_and_huge_file_are_rejected(
+@pytest.mark.parametrize("tracked", [True, False])
+@pytest.mark.parametrize("pack_it", [True, False])
+def test_nested_repository_of_an_application_is_rejected_with_the_way_out(
+    checkout: Callable[[str], Project], tmp_path: Path, tracked: bool, pack_it: bool
+) -> None:
+    project = checkout("one")
+    own = replace(
+        documents.find(ROOT / "presets", PRESET),
+        application=documents.Application(name="own", source="my-app"),
+    )
+    lay(project.root, {"my-app/main.py": b"x"})
+    git(project.root / "my-app", "init", "-q")
+    git(project.root / "my-app", "add", "--all")
+    git(project.root / "my-app", "commit", "-q", "-m", "x")
+    make_archive(project, {})  # of no preset, and git does not track it
+    if tracked:
+        git(project.root, "add", "my-app")
+    with pytest.raises(BundleError) as caught:
+        make_archive(project, {}, [own])
+    assert [fault.where for fault in caught.value.faults] == ["my-app"]
+    # What the hint says.
+    commands = ("git rm -f --cached --ignore-unmatch my-app", "mv my-app/.git ", "/my-app in .git")
+    assert all(words in caught.value.hint for words in commands)
+    git(project.root, *commands[0].split()[1:])
+    if pack_it:
+        shutil.move(project.root / "my-app/.git", tmp_path / "other")
+    else:
+        with (project.root / ".gitignore").open("a") as file:
+            file.write("/my-app\n")
+    assert ("my-app/main.py" in listed(make_archive(project, {}, [own]), tmp_path)) is pack_it
+
+
+def test_folder_in_place_of_a_tracked_file_is_rejected(checkout: Callable[[str], Project]) -> None:
+    project = checkout("one")
+    lay(project.root, {"notes": b"x"})
+    git(project.root, "add", "notes")
+    (project.root / "notes").unlink()
+    lay(project.root, {"notes/one": b"x"})
+    with pytest.raises(BundleError) as caught:
+        make_archive(project, {})
+    assert [fault.where for fault in caught.value.faults] == ["notes"]
+    assert "--cached" not in caught.value.hint
+
+
+def test_huge_file_is_rejected(
     checkout: Callable[[str], Project], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = checkout("one")
-    git(project.root, "init", "-q", "my-app")
-    lay(project.root, {"my-app/main.py": b"x"})
-    make_archive(project, {})  # git does not track it
-    git(project.root / "my-app", "add", "--all")
-    git(project.root / "my-app", "commit", "-q", "-m", "x")
-    git(project.root, "add", "my-app")
-    with pytest.raises(BundleError) as caught:
-        make_archive(project, {})
-    assert "my-app" in caught.value.render()
-    shutil.rmtree(project.root / "my-app")
     lay(project.root, {"movie.mp4": b"x" * 900_000})
     git(project.root, "add", "movie.mp4")
     monkeypatch.setattr("gapforge.bundle.repository_archive.MAX_ARCHIVE", 800_000)

@@ -84,6 +84,19 @@ def test_error_with_json_flag_is_json(
     assert json.loads(capsys.readouterr().out)["error"] == "engine"
 
 
+@pytest.mark.parametrize("name", ["GAPFORGE_ROOT", "GAPFORGE_ARTIFACTS"])
+def test_variable_of_a_folder_that_is_a_file_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(name, str(tmp_path / "file"))
+    assert cli.main(["list"]) == 2
+    shown = capsys.readouterr().err
+    assert f"{name} " in shown and str(tmp_path / "file") in shown and f"export {name}=" in shown
+    monkeypatch.setenv(name, str(tmp_path / "not there yet"))
+    assert cli.main(["list"]) == 0
+
+
 def test_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verfy"]) == 2
     assert '"verify"' in capsys.readouterr().err

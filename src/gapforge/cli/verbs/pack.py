@@ -31,7 +31,7 @@ from gapforge.bundle.volume_folders import count_media, place_volumes
 from gapforge.bundle.volume_format import MAX_VOLUME_SIZE, volume_name
 from gapforge.bundle.volume_plan import Plan, make_plan
 from gapforge.cli import environment_defaults
-from gapforge.cli.argument_parser import add_json
+from gapforge.cli.argument_parser import add_json, require_folder
 from gapforge.cli.custody_pages import add_operator, operator_of, write_pages
 from gapforge.cli.output import print_json, say, show, show_table, warn
 from gapforge.model import preset as presets
@@ -127,6 +127,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
         raise UsageError(
             _("pack needs a folder for the volumes"), hint="./gapforge pack PRESET --to FOLDER"
         )
+    for folder in args.to:
+        require_folder("--to", folder, hint="./gapforge pack PRESET --to FOLDER")
     sign = environment_defaults.sign_key(args.sign)
     key = ssh_signatures.signing_key_of(sign) if sign is not None else None
     contents, repairs, tool, untracked = _contents(args, project)
