@@ -18,7 +18,7 @@ from gapforge.base import limits
 from gapforge.base.errors import BundleError, ToolError
 from gapforge.base.files import read_regular, real_path, unsafe_path_reason
 from gapforge.base.i18n import _
-from gapforge.base.process import run
+from gapforge.base.process import piped
 from gapforge.base.project import Project
 from gapforge.base.secret_files import may_hold_secrets
 from gapforge.base.text import printable
@@ -26,9 +26,16 @@ from gapforge.bundle.receiver_program import RECEIVER
 from gapforge.model.preset import Preset
 
 MANIFEST = "MANIFEST"
-_UNTRACKED = ("--others", "--exclude-standard")
 _PER_MACHINE = {"artifacts", "dist"}  # at the top: results, not the repository
-_CACHES = {"__pycache__", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
+# What tools leave behind.
+TOOL_FOLDERS = {
+    "__pycache__",
+    ".venv",
+    ".pytest_cache",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".hypothesis",
+}
 _PACKED = re.compile(
     rf"\.?(?:repair-)?[0-9a-f]{{24}}[-.].*|\.?{re.escape(RECEIVER)}(?:\.part)?|.*\.gfv",
     re.IGNORECASE,
@@ -58,34 +65,40 @@ def repository_files(project: Project, presets: Iterable[Preset] = ()) -> list[b
     any more. Raise BundleError if neither git nor MANIFEST lists the files.
     """
     places = own_places(presets)
-    try:
-        listed = _git_files(project, "--cached")
-        if listed is not None:
-            new = _git_files(project, *_UNTRACKED) or []
-            listed = sorted([*listed, *(raw for raw in new if is_below(displayed(raw), places))])
-    except ToolError as error:
-        listed = _manifest_files(project, places)
-        if listed is None:
-            raise BundleError(
-                _(
-                    "git cannot list the files of {root}: {why}",
-                    root=project.root,
-                    why=error.message,
-                ),
-                hint=error.hint,
-            ) from None
+    listed: Iterable[bytes] | None = None
+    refused: ToolError | None = None
+    if _is_checkout(project):
+        try:
+            listed = [
+                raw
+                for raw, tracked in git_files(project.root).items()
+                if tracked or is_below(displayed(raw), places)
+            ]
+        except ToolError as error:
+            refused = error
     if listed is None:
-        listed = _manifest_files(project, places)
-    if listed is None:
-        raise BundleError(
-            _(
-                "{root} is not a git checkout and has no {manifest} that lists its files",
-                root=project.root,
-                manifest=MANIFEST,
-            ),
-            hint=_("run pack in a git checkout: git init; git add --all"),
+        names = manifest_names(project, places)
+        if names is None:
+            raise _unknown_files(project, refused)
+        listed = map(os.fsencode, names)
+    return sorted(raw for raw in listed if not _is_left_out(project, displayed(raw)))
+
+
+def _unknown_files(project: Project, refused: ToolError | None) -> BundleError:
+    """Return the error of a project whose files neither git nor MANIFEST lists."""
+    if refused is not None:
+        return BundleError(
+            _("git cannot list the files of {root}: {why}", root=project.root, why=refused.message),
+            hint=refused.hint,
         )
-    return [raw for raw in listed if not _is_left_out(project, displayed(raw))]
+    return BundleError(
+        _(
+            "{root} is not a git checkout and has no {manifest} that lists its files",
+            root=project.root,
+            manifest=MANIFEST,
+        ),
+        hint=_("run pack in a git checkout: git init; git add --all"),
+    )
 
 
 def own_places(presets: Iterable[Preset]) -> set[PurePosixPath]:
@@ -122,11 +135,12 @@ class Untracked:
 def untracked_files(project: Project, presets: Iterable[Preset]) -> Untracked:
     """Return the files that git does not track and does not ignore, without private files."""
     try:
-        tracked = map(displayed, _git_files(project, "--cached") or [])
-        listed = map(displayed, _git_files(project, *_UNTRACKED) or [])
+        files = git_files(project.root) if _is_checkout(project) else {}
     except ToolError:
-        return Untracked([], [])
+        files = {}
     places = own_places(presets)
+    tracked = [displayed(raw) for raw, is_tracked in files.items() if is_tracked]
+    listed = [displayed(raw) for raw, is_tracked in sorted(files.items()) if not is_tracked]
     names = [n for n in listed if n != MANIFEST and not _is_left_out(project, n)]
     packed = [name for name in names if is_below(name, places)]
     kept = {str(folder) for name in [*tracked, *packed] for folder in PurePosixPath(name).parents}
@@ -169,43 +183,29 @@ def manifest_names(project: Project, places: Iterable[PurePosixPath]) -> list[st
         for where, folders, files in os.walk(top):
             here = Path(where).relative_to(project.root)
             links = [name for name in folders if Path(where, name).is_symlink()]
-            folders[:] = [name for name in folders if name not in (*_CACHES, *links)]
+            folders[:] = [name for name in folders if name not in (*TOOL_FOLDERS, *links)]
             found = [name for name in [*files, *links] if not name.endswith(".pyc")]
             names.update((here / name).as_posix() for name in found)
     return sorted(name for name in names if os.path.lexists(project.root / name))
 
 
-def _manifest_files(project: Project, places: Iterable[PurePosixPath]) -> list[bytes] | None:
-    names = manifest_names(project, places)
-    return None if names is None else sorted(map(os.fsencode, names))
+def _is_checkout(project: Project) -> bool:
+    return os.path.lexists(project.root / ".git")
 
 
-def _git_files(project: Project, *options: str) -> list[bytes] | None:
-    """Return the sorted paths that ``git ls-files`` prints, None if this is not a checkout.
+def git_files(folder: Path) -> dict[bytes, bool]:
+    """Return the paths in a folder that git does not ignore, and whether git tracks each one.
 
-    Raise ToolError if git is missing or refuses.
+    A repository inside this one, such as a submodule, is one path. Raise ToolError if git is
+    missing or refuses.
     """
-    if not os.path.lexists(project.root / ".git"):
-        return None
-    # Without -z git prints ASCII only, so the encoding of the locale does not matter.
-    command = ["git", "-C", str(project.root), "-c", "core.quotePath=true", "ls-files", *options]
+    # "-t" puts a status before each path: "?" for a file that git does not track.
+    command = ["git", "-C", str(folder), "ls-files", "-z", "-t"]
     # A git hook sets these variables for another repository.
     environment = {"GIT_DIR": None, "GIT_WORK_TREE": None, "GIT_INDEX_FILE": None}
-    output = run(command, env=environment).output
-    return sorted({_unquoted(line) for line in output.split("\n") if line})
-
-
-def _unquoted(line: str) -> bytes:
-    """Return a path that git quoted like a C string because of unusual characters."""
-    raw = line.encode("utf-8", "surrogateescape")
-    if not (len(raw) > 1 and raw[:1] == raw[-1:] == b'"'):
-        return raw
-    simple = dict(zip(b'abtnvfr"\\', b'\a\b\t\n\v\f\r"\\', strict=True))
-
-    def character(match: re.Match[bytes]) -> bytes:
-        return bytes([int(match[1], 8) if len(match[1]) == 3 else simple[match[1][0]]])
-
-    return re.sub(rb'\\([0-7]{3}|[abtnvfr"\\])', character, raw[1:-1])
+    with piped([*command, "--cached", "--others", "--exclude-standard"], env=environment) as output:
+        lines = [line for line in output.read().split(b"\0") if line]
+    return {path: status != b"?" for status, path in (line.split(b" ", 1) for line in lines)}
 
 
 def _is_left_out(project: Project, name: str) -> bool:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from gapforge.base import limits, process
+from gapforge.base import limits
 from gapforge.base.errors import StorageError, ToolError, UsageError
 from gapforge.base.files import (
     inside,
@@ -23,6 +23,8 @@ from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.sudo_caller import Caller, give_to_caller, sudo_caller
 from gapforge.bundle.repository_files import (
+    TOOL_FOLDERS,
+    git_files,
     is_below,
     manifest_names,
     own_places,
@@ -33,16 +35,6 @@ from gapforge.engine import private_daemon, private_daemon_state
 from gapforge.model.preset import Preset
 from gapforge.store.store import Store
 
-# Parts of a project folder that are not copied: they are made anew, or carried by another way.
-# What tools leave behind, for a folder without git.
-_TOOL_FOLDERS = (
-    ".venv",
-    "__pycache__",
-    ".mypy_cache",
-    ".pytest_cache",
-    ".ruff_cache",
-    ".hypothesis",
-)
 PROGRAM = "src/gapforge/__main__.py"
 
 
@@ -125,9 +117,7 @@ def list_repository(project: Project, presets: Iterable[Preset] = ()) -> list[st
     root, places = project.root, own_places(presets)
     manifest = manifest_names(project, places)
     try:
-        listed = [
-            name for name, tracked in _list_with_git(root, "") if tracked or is_below(name, places)
-        ]
+        listed = [name for name, tracked in _git_files(root) if tracked or is_below(name, places)]
         if PROGRAM in listed:  # otherwise the folder is inside another repository
             return [name for name in dict.fromkeys(listed) if _is_carried(project, name)]
     except ToolError:
@@ -142,7 +132,7 @@ def list_repository(project: Project, presets: Iterable[Preset] = ()) -> list[st
         folders[:] = sorted(
             name
             for name in folders
-            if name not in (*_TOOL_FOLDERS, *links) and _is_carried(project, str(here / name))
+            if name not in (*TOOL_FOLDERS, *links) and _is_carried(project, str(here / name))
         )
         found += [
             str(here / name)
@@ -152,22 +142,19 @@ def list_repository(project: Project, presets: Iterable[Preset] = ()) -> list[st
     return found
 
 
-def _list_with_git(folder: Path, prefix: str) -> Iterator[tuple[str, bool]]:
+def _git_files(folder: Path, prefix: str = "") -> Iterator[tuple[str, bool]]:
     """Yield the files that git does not ignore, and whether it tracks them.
 
     The content of inner repositories such as submodules is included.
     """
-    command = ["git", "-C", str(folder), "ls-files", "-z", "-t"]
-    with process.piped([*command, "--cached", "--others", "--exclude-standard"]) as output:
-        lines = [os.fsdecode(line) for line in output.read().split(b"\0") if line]
-    for status, name in (line.split(" ", 1) for line in lines):
+    for raw, tracked in git_files(folder).items():
+        name = os.fsdecode(raw)
         path = folder / name
-        if path.is_dir() and not path.is_symlink():
-            if (path / ".git").exists():
-                inner = _list_with_git(path, f"{prefix}{name.rstrip('/')}/")
-                yield from ((file, tracked and status != "?") for file, tracked in inner)
-        else:
-            yield prefix + name, status != "?"
+        if not path.is_dir() or path.is_symlink():
+            yield prefix + name, tracked
+        elif (path / ".git").exists():
+            for inner, inner_tracked in _git_files(path, f"{prefix}{name.rstrip('/')}/"):
+                yield inner, inner_tracked and tracked
 
 
 def _is_carried(project: Project, name: str) -> bool:
