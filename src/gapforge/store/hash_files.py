@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base.files import open_regular, sha256_open
 from gapforge.base.i18n import _
+from gapforge.base.parallel import on_all_cores
 from gapforge.base.progress import Progress
 from gapforge.base.system_errors import unexaminable, unlistable, unreadable
 
@@ -69,24 +68,16 @@ def _describe(mode: int, path: Path) -> str:
     return next((name for test, name in kinds if test(mode)), _("unknown file type"))
 
 
-class _Stopped(Exception):
-    """Raised in the reading threads after an interruption."""
-
-
 def hash_files(
     root: Path, paths: Iterable[str], jobs: int | None, progress: Progress | None
 ) -> dict[str, tuple[str, str]]:
     """Return for each path (SHA-256, ""), or ("", problem) if the file cannot be read.
 
-    ``jobs`` is the number of files read at a time (all cores when None). Threads suffice: hashing
-    and reading release Python's lock.
+    ``jobs`` is the number of files read at a time (all cores when None).
     """
-    stop = threading.Event()
 
     def hash_file(path: str) -> tuple[str, str]:
         def on_bytes(count: int) -> None:
-            if stop.is_set():
-                raise _Stopped
             if progress is not None:
                 progress.add(count, path)
 
@@ -98,13 +89,4 @@ def hash_files(
             return "", unreadable(error)
 
     paths = list(paths)
-    workers = max(1, jobs or os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="hash")
-    try:
-        return dict(zip(paths, pool.map(hash_file, paths), strict=True))
-    except BaseException:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise
-    finally:
-        pool.shutdown(wait=True)
+    return dict(zip(paths, on_all_cores(hash_file, paths, jobs or 0), strict=True))

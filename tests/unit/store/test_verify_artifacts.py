@@ -23,6 +23,7 @@ import samples
 from fabricated_artifacts import FILES, sums_text, write_lock
 from gapforge.base import limits
 from gapforge.base.errors import LockError, VerifyError
+from gapforge.base.parallel import raise_if_stopped
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.model import lock as locks
@@ -394,6 +395,7 @@ def test_interruption_stops_hashing_at_once(
     def endless(file: io.FileIO, on_bytes: object = None) -> str:
         started.append(file.fileno())
         while True:
+            raise_if_stopped()
             on_bytes(1)  # type: ignore[operator]
             time.sleep(0.001)
 
