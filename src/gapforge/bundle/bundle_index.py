@@ -24,13 +24,13 @@ from gapforge.bundle.volume_format import (
     Damaged,
     check_order,
     compact_json,
+    parse_document,
     parse_number,
     parse_optional_text,
     parse_part,
     parse_presets,
     parse_text,
     read_json,
-    unknown_form,
     volume_name,
 )
 from gapforge.bundle.volume_plan import Plan, make_plan
@@ -39,7 +39,6 @@ from gapforge.trust.rollback_protection import TIME
 # The fields of the first row of the hash tree, and the lists whose rows follow it.
 _FIELDS = ("format", "bundle", "volume_size", "repairs", "tool", "made")
 _LISTS = ("objects", "views", "volumes")
-_INDEX = N_("index of the bundle")
 
 
 @dataclass(frozen=True)
@@ -112,11 +111,7 @@ def root_of(document: dict[str, Any]) -> str:
 
 def read_index(path: Path) -> BundleIndex:
     """Return the index in a file after checking everything in it. Raise Damaged or OSError."""
-    raw = read_json(path)
-    if type(raw) is not dict or set(raw) != {*_FIELDS, *_LISTS, "root"} or raw["format"] != FORMAT:
-        raise unknown_form(_INDEX)
-    if any(type(raw[key]) is not list for key in _LISTS):
-        raise unknown_form(_INDEX)
+    raw = parse_document(read_json(path), (*_FIELDS, "root"), _LISTS, N_("index of the bundle"))
     if raw["root"] != root_of(raw):
         raise Damaged(_("checksum mismatch: the root of the hash tree is wrong"))
     parts = [parse_part(row) for row in raw["objects"]]

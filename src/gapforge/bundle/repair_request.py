@@ -21,6 +21,7 @@ from gapforge.bundle.volume_format import (
     Part,
     check_order,
     compact_json,
+    parse_document,
     parse_number,
     parse_optional_text,
     parse_part,
@@ -31,7 +32,7 @@ from gapforge.bundle.volume_format import (
 )
 from gapforge.bundle.volume_plan import Plan
 
-_KEYS = {"format", "request", "bundle", "volumes", "objects", "views", "tool"}
+_FIELDS, _LISTS = ("format", "request", "bundle", "views", "tool"), ("volumes", "objects")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +89,8 @@ def read_request(path: Path) -> RepairRequest:
 
 
 def _parse_request(path: Path) -> RepairRequest:
-    raw = read_json(path)
-    if (
-        type(raw) is not dict
-        or set(raw) != _KEYS
-        or raw["format"] != FORMAT
-        or raw["request"] != "repair"
-        or type(raw["volumes"]) is not list
-        or type(raw["objects"]) is not list
-    ):
+    raw = parse_document(read_json(path), _FIELDS, _LISTS, N_("repair request"))
+    if raw["request"] != "repair":
         raise unknown_form(N_("repair request"))
     parts = tuple(parse_part(row) for row in raw["objects"])
     check_order(parts)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -294,6 +294,23 @@ def parse_presets(rows: Any) -> tuple[BundledPreset, ...]:
     if len({preset.preset for preset in presets}) != len(presets):
         raise Damaged(_("a preset is listed twice"))
     return tuple(presets)
+
+
+def parse_document(
+    value: Any, fields: Iterable[str], lists: Collection[str], what: str
+) -> dict[str, Any]:
+    """Return ``value`` if it is a JSON object of our format with these fields and lists.
+
+    Raise Damaged naming ``what`` for anything else.
+    """
+    if (
+        type(value) is not dict
+        or set(value) != {*fields, *lists}
+        or value["format"] != FORMAT
+        or any(type(value[key]) is not list for key in lists)
+    ):
+        raise unknown_form(what)
+    return value
 
 
 def unknown_form(what: str) -> Damaged:

@@ -30,6 +30,7 @@ from gapforge.bundle.volume_format import (
     Volume,
     VolumeIdentity,
     check_order,
+    parse_document,
     parse_json,
     parse_number,
     parse_optional_text,
@@ -42,10 +43,7 @@ from gapforge.bundle.volume_format import (
 
 # In bytes. All threads together stay below the total, so that many cores do not need much memory.
 _BUFFER, _ALL_BUFFERS, _LEAST_BUFFER = 2 << 20, 8 << 20, 64 << 10
-_KEYS = {
-    *("format", "bundle", "number", "volumes", "volume_size"),
-    *("repairs", "pieces", "views", "tool"),
-}
+_FIELDS = ("format", "bundle", "number", "volumes", "volume_size", "repairs", "views", "tool")
 
 
 def read_volume(path: Path) -> tuple[Volume, list[StoredPart]]:
@@ -99,13 +97,7 @@ def _read_at(file: io.FileIO, offset: int, length: int) -> bytes:
 
 
 def _parse_index(raw: Any) -> tuple[VolumeIdentity, list[StoredPart]]:
-    if (
-        type(raw) is not dict
-        or set(raw) != _KEYS
-        or raw["format"] != FORMAT
-        or type(raw["pieces"]) is not list
-    ):
-        raise unknown_form(N_("index of the volume"))
+    raw = parse_document(raw, _FIELDS, ("pieces",), N_("index of the volume"))
     volumes = parse_number(raw["volumes"], 1, MAX_VOLUMES, N_("number of volumes"))
     identity = VolumeIdentity(
         bundle=parse_text(raw["bundle"], BUNDLE_ID, N_("bundle id")),
