@@ -604,6 +604,14 @@ def remove_folder(folder: Path) -> None:
         folder.rmdir()
 
 
+def remove_empty_folders(path: Path, top: Path) -> None:
+    """Remove the folders of ``path`` below ``top`` that are empty, from the innermost one on."""
+    for folder in path.parents:
+        if folder == top or not folder.is_dir() or any(folder.iterdir()):
+            break
+        folder.rmdir()
+
+
 @contextmanager
 def exclusive(lock_file: Path, what: str) -> Iterator[None]:
     """Lock ``lock_file`` during the block. Raise BusyError at once if another process has it.

@@ -29,6 +29,7 @@ from gapforge.base.files import (
     open_regular,
     read_regular,
     real_path,
+    remove_empty_folders,
     remove_file,
     remove_folder,
     sha256_bytes,
@@ -362,10 +363,7 @@ class _Install:
         target = self.root / path
         with storage_errors(target):
             remove_file(target)
-            for parent in target.parents:
-                if parent == self.root or not parent.is_dir() or any(parent.iterdir()):
-                    break
-                parent.rmdir()
+            remove_empty_folders(target, self.root)
 
     def _move(self, stage: Path, members: list[Member]) -> None:
         folders: dict[Path, None] = {}

@@ -28,6 +28,7 @@ from gapforge.base.files import (
     folder_in_use,
     inside,
     open_regular,
+    remove_empty_folders,
     set_mode,
     sha256_bytes,
     sha256_file,
@@ -334,10 +335,7 @@ def _remove_with_empty_folders(folder: Path, path: str) -> None:
     with storage_errors(stale):
         if stale.is_symlink() or stale.is_file():
             stale.unlink()
-        for parent in stale.parents:
-            if parent == folder or not parent.is_dir() or any(parent.iterdir()):
-                break
-            parent.rmdir()
+        remove_empty_folders(stale, folder)
 
 
 def _files_and_links(folder: Path) -> set[str]:
