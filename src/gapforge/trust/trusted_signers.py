@@ -232,53 +232,44 @@ def add(file: Path, key: PublicKey, name: str) -> bool:
     if any(signer.name == name and signer.key.blob == key.blob for signer in read(file).signers):
         return False
     with _changing(file):
-        _add(file, key, name)
+        for signer in read(file).signers:
+            if signer.name == name:
+                raise UsageError(
+                    _(
+                        "{name} has another key, {known}; this one is {new}",
+                        name=name,
+                        known=signer.key.fingerprint,
+                        new=key.fingerprint,
+                    ),
+                    hint=_(
+                        "to add a second key: ./gapforge trust add KEY --name {name!q}-2; to "
+                        "replace the key: ./gapforge trust remove {name!q}, then add",
+                        name=name,
+                    ),
+                )
+        before = _text(file) if _exists(file) else _HEADER + "\n"
+        if before and not before.endswith("\n"):
+            before += "\n"
+        namespaces = ",".join((BUNDLE, LOCK, CUSTODY))
+        write_text(_real(file), f'{before}{name} namespaces="{namespaces}" {key.text}\n')
     return True
-
-
-def _add(file: Path, key: PublicKey, name: str) -> None:
-    for signer in read(file).signers:
-        if signer.name == name:
-            raise UsageError(
-                _(
-                    "{name} has another key, {known}; this one is {new}",
-                    name=name,
-                    known=signer.key.fingerprint,
-                    new=key.fingerprint,
-                ),
-                hint=_(
-                    "to add a second key: ./gapforge trust add KEY --name {name!q}-2; to replace "
-                    "the key: ./gapforge trust remove {name!q}, then add",
-                    name=name,
-                ),
-            )
-    before = _text(file) if _exists(file) else _HEADER + "\n"
-    namespaces = ",".join((BUNDLE, LOCK, CUSTODY))
-    line = f'{name} namespaces="{namespaces}" {key.text}'
-    write_text(
-        _real(file), before + ("" if before.endswith("\n") or not before else "\n") + line + "\n"
-    )
 
 
 def remove(file: Path, name: str) -> list[Signer]:
     """Remove a trusted signer, and return what was removed. Raises UsageError without one."""
     with _changing(file):
-        return _remove(file, name)
-
-
-def _remove(file: Path, name: str) -> list[Signer]:
-    gone = [signer for signer in read(file).signers if signer.name == name]
-    if not gone:
-        raise UsageError(
-            _("no trusted signer is called {name}", name=printable(name)),
-            hint="./gapforge trust list",
-        )
-    kept = [
-        line
-        for line in _text(file).split("\n")
-        if not line.strip() or line.startswith("#") or _signer(line).name != name
-    ]
-    write_text(_real(file), "\n".join(kept))
+        gone = [signer for signer in read(file).signers if signer.name == name]
+        if not gone:
+            raise UsageError(
+                _("no trusted signer is called {name}", name=printable(name)),
+                hint="./gapforge trust list",
+            )
+        kept = [
+            line
+            for line in _text(file).split("\n")
+            if not line.strip() or line.startswith("#") or _signer(line).name != name
+        ]
+        write_text(_real(file), "\n".join(kept))
     return gone
 
 
