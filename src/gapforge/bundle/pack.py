@@ -7,7 +7,7 @@ the same bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from gapforge.base.files import exclusive, remove_file, remove_litter, storage_errors
@@ -38,7 +38,7 @@ class Packed:
     folders: Mapping[int, Path]
     kept: tuple[int, ...]
     index: tuple[Path, ...]
-    companions: CompanionFiles = field(default_factory=lambda: CompanionFiles({}))
+    companions: CompanionFiles
 
 
 def pack(

@@ -85,20 +85,19 @@ class _VolumeFile:
         self.plan, self.number = plan, number
         self.target = folder / volume_name(plan.bundle, number)
         self.checksums: list[str] = []
-        self.size = len(HEAD)
+        self.size = 0
         with storage_errors(self.target):
             handle, self.unfinished = new_file(self.target, UNFINISHED)
         self.file: IO[bytes] = os.fdopen(handle, "wb", buffering=0)
         self.cache = DropBehind(self.file.fileno())
-        self.write(memoryview(HEAD), count=False)
+        self.write(memoryview(HEAD))
 
-    def write(self, data: memoryview, *, count: bool = True) -> None:
+    def write(self, data: memoryview) -> None:
         with storage_errors(self.target):
             done = 0
             while done < len(data):
                 done += self.file.write(data[done:])
-            if count:
-                self.size += len(data)
+            self.size += len(data)
             self.cache.advance(self.size)
 
     def finish(self) -> VolumeEntry:
