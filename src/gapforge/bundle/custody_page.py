@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -103,7 +103,7 @@ class Custody:
     imported_bytes: int = 0
     already: int = 0
     request: tuple[str, str] = ("", "")
-    notes: tuple[str, ...] = field(default_factory=tuple)
+    notes: tuple[str, ...] = ()
 
 
 def keep_page(project: Project, action: str, bundle: str, moment: str, text: str) -> Path:

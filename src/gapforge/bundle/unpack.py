@@ -6,7 +6,7 @@ command continues. Nothing is written outside the store and artifacts/NAME.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +102,7 @@ class ImportResult:
                 "bundle {bundle} is incomplete; volumes not seen: {volumes}; everything intact was "
                 "imported",
                 bundle=self.bundle,
-                volumes=", ".join(map(str, self.missing_volumes[:_SHOWN_VOLUMES])),
+                volumes=first_names([str(n) for n in self.missing_volumes], _SHOWN_VOLUMES),
             )
             hint = _(
                 "bring the other volumes and run unpack again; or take {file} to the machine that "
@@ -132,7 +132,7 @@ def unpack(
     project: Project,
     scan: Scan,
     progress: Progress,
-    signatures: SignatureCheck | None = None,
+    signatures: SignatureCheck,
     *,
     allow_older: bool = False,
 ) -> ImportResult:
@@ -146,11 +146,9 @@ def unpack(
         stack.enter_context(exclusive(store.lock_file, str(project.store)))
         for bundled in scan.presets:
             stack.enter_context(preset_in_use(project, bundled.preset, changes=True))
-        if signatures is not None:
-            signatures.check_age(scan.bundle, allow_older)
+        signatures.check_age(scan.bundle, allow_older)
         result = _Import(project, store, scan, progress, signatures).run()
-        if signatures is not None:
-            signatures.forget_superseded()
+        signatures.forget_superseded()
         return result
 
 
@@ -163,7 +161,7 @@ class _Import:
         store: Store,
         scan: Scan,
         progress: Progress,
-        signatures: SignatureCheck | None,
+        signatures: SignatureCheck,
     ) -> None:
         self.project, self.store, self.scan, self.signatures = project, store, scan, signatures
         self.progress = progress
@@ -196,8 +194,7 @@ class _Import:
         result.imported_bytes = sum(self.importer.imported.values())
         result.missing_volumes = [n for n in self.scan.missing() if not self._imported_before(n)]
         if result.complete:
-            if self.signatures is not None:
-                self.signatures.accept_repository(self.scan.tool, self.scan.bundle)
+            self.signatures.accept_repository(self.scan.tool, self.scan.bundle)
             unfinished_imports.forget(self.store.folder, self.scan.bundle)
         elif result.incomplete or result.repository_missing:
             result.request = self._request()
@@ -333,7 +330,7 @@ class _Import:
                 hint=_("rm {folder!q}; then run the same command again", folder=folder),
             )
         try:
-            signature = self.signatures.lock_signature(bundled, data) if self.signatures else None
+            signature = self.signatures.lock_signature(bundled, data)
         except Untrusted as error:
             self.result.untrusted[bundled.preset] = str(error)
             return
@@ -342,8 +339,7 @@ class _Import:
         remove_signature(folder, stale)
         created = self.store.view(folder, files, _paths_of(folder / LOCK_FILE), last=LOCK_FILE)
         write_signature(folder, signature)
-        if self.signatures is not None:
-            self.signatures.accept(bundled, self.scan.bundle)
+        self.signatures.accept(bundled, self.scan.bundle)
         if created.strangers:
             self.result.unexpected[bundled.preset] = list(created.strangers)
         self.result.copies += created.copies
@@ -428,8 +424,8 @@ class _Import:
                 if not self._is_here(part)
             ]
             if missing:
-                names_shown = first_names(missing, _SHOWN_OBJECTS)
-                broken[path] = _("{why}; missing: {names}", why=broken[path], names=names_shown)
+                shown = first_names(missing, _SHOWN_OBJECTS)
+                broken[path] = _("{why}; missing: {names}", why=broken[path], names=shown)
             else:
                 broken[path] = _("{why}; everything in it is here already", why=broken[path])
 
@@ -485,14 +481,14 @@ def _number_in_name(path: Path, scan: Scan) -> int:
     return int(number) if valid else 0
 
 
-def _paths_of(lock_file: Path) -> Mapping[str, None]:
+def _paths_of(lock_file: Path) -> list[str]:
     """Return the paths that an earlier import wrote into artifacts/NAME, to remove stale ones."""
     if not lock_file.is_file():  # reading a pipe would block
-        return {}
+        return []
     try:
-        return {entry.path: None for entry in locks.load(lock_file).entries}
+        return [entry.path for entry in locks.load(lock_file).entries]
     except (LockError, OSError):
-        return {}
+        return []
 
 
 def remove_request(project: Project, bundle: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bundles import Sender, carry, hashes, names, receive, sender, site_at
+from bundles import Sender, carry, hashes, names, receive, sender, site_at, unsigned
 from forged_volumes import HASH, forge, index_with
 from gapforge.base.errors import BundleError
 from gapforge.base.progress import Progress
@@ -36,7 +36,7 @@ def test_volume_exchanged_after_its_admission_is_not_imported(tmp_path: Path) ->
     (volume,) = scan.volumes
     forge(volume.path, index_with([[sha(b"evil"), 4]]), b"evil")
     assert read_volume(volume.path)[1]  # it is valid in itself
-    result = unpack(site, scan, Progress("unpack", quiet=True))
+    result = unpack(site, scan, Progress("unpack", quiet=True), unsigned(site))
     assert not result.complete and list(result.broken) == [volume.path]
     assert hashes(site) == set()
 
@@ -61,7 +61,7 @@ def test_volume_exchanged_while_others_are_imported(
         return real(path)
 
     monkeypatch.setattr(module, "read_volume", read)
-    result = unpack(site, scan, Progress("unpack", quiet=True))
+    result = unpack(site, scan, Progress("unpack", quiet=True), unsigned(site))
     assert last in result.broken and sha(b"evil") not in hashes(site)
 
 

@@ -15,7 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from bundles import PRESET, RUN_ENV, Sender, carry, names, receive, repair, sender, site_at
+from bundles import (
+    PRESET,
+    RUN_ENV,
+    Sender,
+    carry,
+    names,
+    receive,
+    repair,
+    sender,
+    site_at,
+    unsigned,
+)
 from fabricated_artifacts import fabricate, write_lock
 from gapforge.base.errors import BundleError, StorageError
 from gapforge.base.files import sha256_bytes, sha256_file
@@ -1271,5 +1282,5 @@ def test_bundle_without_repository(tmp_path: Path) -> None:
     assert packed.plan.tool == "" and scan_media([tmp_path / "medium"]).tool == ""
     site = site_at(tmp_path / "site")
     assert not unpack(
-        site, scan_media([tmp_path / "medium"]), Progress("unpack", quiet=True)
+        site, scan_media([tmp_path / "medium"]), Progress("unpack", quiet=True), unsigned(site)
     ).repository_missing

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bundles import PRESET, carry, hashes, receive, sender, site_at
+from bundles import PRESET, carry, hashes, receive, sender, site_at, unsigned
 from forged_volumes import forge, index_with
 from gapforge.base.errors import BundleError, BusyError, StorageError, TrustError
 from gapforge.base.files import exclusive, sha256_bytes
@@ -69,7 +69,7 @@ def importer(
 ) -> Any:
     scan = Scan(BUNDLE, list(volumes), dict(broken or {}), index)
     return unpacking._Import(
-        site, Store(site.store), scan, Progress("unpack", quiet=True), signatures=None
+        site, Store(site.store), scan, Progress("unpack", quiet=True), unsigned(site)
     )
 
 
@@ -119,7 +119,7 @@ def test_locks_are_the_only_fault_of_an_untrusted_import() -> None:
 def test_error_lists_some_missing_volumes() -> None:
     result = ImportResult(bundle=BUNDLE, missing_volumes=list(range(1, 42)), incomplete={"p": 1})
     error = result.error(REQUEST)
-    numbers = ", ".join(map(str, range(1, 41)))
+    numbers = ", ".join(map(str, range(1, 41))) + " and 1 more"
     hint = {"file": REQUEST, "name": "repair.json"}
     assert_error(error, BundleError, bundle=BUNDLE, volumes=numbers, hint=hint)
 
@@ -140,14 +140,14 @@ def test_store_and_presets_are_locked(tmp_path: Path, site: Project) -> None:
 
     def busy() -> None:
         with pytest.raises(BusyError):
-            unpack(site, scan, Progress("unpack", quiet=True))
+            unpack(site, scan, Progress("unpack", quiet=True), unsigned(site))
 
     with exclusive(store.lock_file, "x"):
         busy()
     site.artifacts_of(PRESET).mkdir(parents=True)
     with preset_in_use(site, PRESET, changes=False):
         busy()
-    assert unpack(site, scan, Progress("unpack", quiet=True)).complete
+    assert unpack(site, scan, Progress("unpack", quiet=True), unsigned(site)).complete
 
 
 # -- what is counted before the first byte
@@ -260,7 +260,9 @@ def test_sums_that_disagree_with_the_lock_create_nothing(tmp_path: Path, site: P
     scan = scan_media([tmp_path / "medium"])
     assert receive(site, tmp_path / "medium").complete
     (bundled,) = packed.plan.presets
-    run = unpacking._Import(site, Store(site.store), scan, Progress("x", quiet=True), None)
+    run = unpacking._Import(
+        site, Store(site.store), scan, Progress("x", quiet=True), unsigned(site)
+    )
     for sums in ("0" * 64, "f" * 64):
         with pytest.raises(BundleError) as caught:
             run._create_artifacts(BundledPreset(PRESET, bundled.lock, sums))
@@ -326,14 +328,14 @@ def test_missing_lock_is_not_counted(site: Project) -> None:
 def test_paths_of_an_earlier_import(tmp_path: Path) -> None:
     made = sender(tmp_path, {"sources/a": b"a", "b": b"b"})
     lock = made.project.lock_file(PRESET)
-    assert dict(unpacking._paths_of(lock)) == {"sources/a": None, "b": None}
+    assert set(unpacking._paths_of(lock)) == {"sources/a", "b"}
     for damage in (b"{", json.dumps({"format": 1}).encode()):
         lock.write_bytes(damage)
-        assert unpacking._paths_of(lock) == {}
+        assert unpacking._paths_of(lock) == []
     lock.unlink()
-    assert unpacking._paths_of(lock) == {}
+    assert unpacking._paths_of(lock) == []
     os.mkfifo(lock)
-    assert unpacking._paths_of(lock) == {}
+    assert unpacking._paths_of(lock) == []
 
 
 class Signatures:
