@@ -9,6 +9,7 @@ import io
 import json
 import subprocess
 import tarfile
+import time
 from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from pathlib import Path
@@ -22,6 +23,7 @@ from gapforge.sync.apt_resolver import DebFile, SourceFile
 from gapforge.sync.download import Downloader, Want
 from gapforge.sync.network import Network
 
+GPG = ("gpg", "--batch", "--pinentry-mode", "loopback", "--passphrase", "")
 STATUS = (
     "Package: base-files\nStatus: install ok installed\nVersion: 12\n"
     "Architecture: amd64\nEssential: yes\n"
@@ -112,20 +114,8 @@ def flat_repository(folder: Path) -> str:
 def make_key(home: Path, name: str) -> tuple[Path, Path]:
     """Make a signing key. Return (GNUPGHOME, armored public key)."""
     home.mkdir(mode=0o700, parents=True)
-    # gpg starts an agent for each GNUPGHOME, and again for each signature, and never ends it.
-    atexit.register(
-        subprocess.run, ["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=False
-    )
-    gpg = [
-        "gpg",
-        "--homedir",
-        str(home),
-        "--batch",
-        "--pinentry-mode",
-        "loopback",
-        "--passphrase",
-        "",
-    ]
+    atexit.register(end_agent, home)
+    gpg = [*GPG, "--homedir", str(home)]
     subprocess.run(
         [*gpg, "--quick-generate-key", f"{name} <t@example.org>", "rsa2048", "sign", "never"],
         check=True,
@@ -136,6 +126,17 @@ def make_key(home: Path, name: str) -> tuple[Path, Path]:
         subprocess.run([*gpg, "--armor", "--export"], check=True, capture_output=True).stdout
     )
     return home, public
+
+
+def end_agent(home: Path) -> None:
+    """End the agent that gpg starts for each GNUPGHOME, and which keeps the folder busy."""
+    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=False)
+
+
+def clear_signed(home: Path, data: bytes) -> bytes:
+    """Return the data with a signature by the key in GNUPGHOME ``home``, as InRelease has it."""
+    gpg = [*GPG, "--homedir", str(home), "--clearsign"]
+    return subprocess.run(gpg, input=data, check=True, capture_output=True).stdout
 
 
 def signed_repository(
@@ -152,8 +153,6 @@ def signed_repository(
 
     ``dated`` and ``valid_for`` are seconds from now.
     """
-    import time
-
     dist = folder / "dists" / suite
     packages = dist / component / "binary-amd64" / "Packages"
     packages.parent.mkdir(parents=True, exist_ok=True)
@@ -178,26 +177,9 @@ def signed_repository(
         lines.append(
             f" {hashlib.sha256(data).hexdigest()} {len(data)} {file.relative_to(dist).as_posix()}"
         )
-    (dist / "Release").write_text("\n".join(lines) + "\n")
-    subprocess.run(
-        [
-            "gpg",
-            "--homedir",
-            str(home),
-            "--batch",
-            "--yes",
-            "--pinentry-mode",
-            "loopback",
-            "--passphrase",
-            "",
-            "--clearsign",
-            "--output",
-            str(dist / "InRelease"),
-            str(dist / "Release"),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    release = ("\n".join(lines) + "\n").encode()
+    (dist / "Release").write_bytes(release)
+    (dist / "InRelease").write_bytes(clear_signed(home, release))
 
 
 def make_base(

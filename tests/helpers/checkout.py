@@ -65,6 +65,7 @@ def sync_in_copy(folder: Path, preset: str) -> Path:
     return folder / "presets" / f"{preset}.lock.json"
 
 
+@cache
 def site_python() -> str:
     """Return a Python 3.10, as sites have it, or the Python that runs the tests."""
     candidates = [

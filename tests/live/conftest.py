@@ -14,11 +14,11 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from checkout import sync_in_copy
-from compiler_cache import CompilerCache
 from gapforge.base.project import Project
 from gapforge.engine import private_daemon, private_daemon_state
+from private_engine import CompilerCache
+from samples import PRESET
 
-PRACTICE = "debian12-cpu-quickstart"
 # The first of these compiles FFmpeg and OpenCV, the other uses its compiler cache.
 SHARE_A_COMPILE = ("test_airgap", "test_carry_guide")
 
@@ -75,7 +75,7 @@ def practice_lock(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
             copy = shared / "copy"
             shutil.rmtree(copy, ignore_errors=True)
             copy.mkdir()
-            done.write_text(str(sync_in_copy(copy, PRACTICE)))
+            done.write_text(str(sync_in_copy(copy, PRESET)))
     return Path(done.read_text())
 
 

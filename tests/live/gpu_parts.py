@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from pathlib import Path
 
-from apt_repositories import index_of
+from apt_repositories import clear_signed, index_of
 
 PLATFORM = "x86_64-linux-gnu"
 _MODULE = """
@@ -360,29 +360,8 @@ def flat_files(folder: Path, home: Path) -> dict[str, bytes]:
         for name in ("Packages", "Packages.gz")
     ]
     files["Release"] = ("\n".join(lines) + "\n").encode()
-    signed = subprocess.run(
-        [
-            "gpg",
-            "--homedir",
-            str(home),
-            "--batch",
-            "--pinentry-mode",
-            "loopback",
-            "--passphrase",
-            "",
-            "--clearsign",
-        ],
-        input=files["Release"],
-        check=True,
-        capture_output=True,
-    )
-    files["InRelease"] = signed.stdout
+    files["InRelease"] = clear_signed(home, files["Release"])
     return files
-
-
-def end_agent(home: Path) -> None:
-    """End the agent that gpg starts for each GNUPGHOME and that keeps the folder busy."""
-    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=False)
 
 
 def local_repo_deb(folder: Path, debs: Path, name: str) -> Path:

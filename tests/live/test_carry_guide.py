@@ -27,7 +27,6 @@ from pathlib import Path
 import pytest
 
 from checkout import copy_repository, site_python
-from compiler_cache import CompilerCache
 from gapforge.base.files import sha256_file
 from gapforge.base.project import Project
 from gapforge.engine import private_daemon_state
@@ -35,10 +34,11 @@ from gapforge.model import lock as locks
 from gapforge.rehearsal.simulated_site import site_of
 from mounts import unmount
 from page_blocks import Block, blocks, run
-from samples import ROOT
+from private_engine import CompilerCache
+from samples import PRESET, ROOT
 from transcripts import Transcript
 
-PRESET, SECOND = "debian12-cpu-quickstart", "my-stack"
+SECOND = "my-stack"
 PLACES = ("sender", "courier", "site", "second-site")
 MEDIA = ("stick1", "stick2", "stick3", "stick4", "mail")
 STICK = "320m"  # fits two volumes of 150 MB, so that the third goes to the second stick

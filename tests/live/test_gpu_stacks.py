@@ -22,14 +22,15 @@ from typing import Any
 import gpu_parts
 import pytest
 
-from apt_repositories import make_key
+from apt_repositories import end_agent, make_key
+from gapforge.base.project import Project
 from gapforge.model import lock as locks
 from gapforge.model.lock import Lock
 from mounts import unmount
-from samples import ROOT, sha
+from private_engine import docker_command
+from samples import PRESET, ROOT, sha
 from servers import Site, file_server, publish
 
-QUICKSTART = "debian12-cpu-quickstart"
 TAR8, TAR10, DEB, LOCAL = (
     "debian12-cuda11.8-tar8",
     "debian12-cuda11.8-tar10",
@@ -168,7 +169,7 @@ class Shelf:
 
     def _indexes(self, folder: Path, lock: Lock) -> None:
         pip = next(e for e in lock.of("wheel") if "install-tool" in e.roles)
-        default = {pip.file: (ROOT / "artifacts" / QUICKSTART / pip.path).read_bytes()}
+        default = {pip.file: (ROOT / "artifacts" / PRESET / pip.path).read_bytes()}
         lures: dict[str, bytes] = {}
         for name, (version, requires) in DEPENDENCIES.items():
             module = IMPORT_NAMES.get(name, name)
@@ -242,6 +243,7 @@ class Place:
 
     def __init__(self, root: Path, shelf: Shelf, lock: Lock) -> None:
         self.root, self.shelf = root, shelf
+        self.project = Project(root, root / "artifacts")
         for name in ("build.py", "gapforge", "deps_sync.sh", "Dockerfile"):
             shutil.copy(ROOT / name, root)
         for name in ("src", "components", "catalog", "tools", "scripts"):
@@ -268,7 +270,7 @@ class Place:
 
     def _store(self, lock: Lock) -> None:
         """Put the practice preset's base image and .debs into the store as if downloaded before."""
-        here = ROOT / "artifacts" / QUICKSTART
+        here = ROOT / "artifacts" / PRESET
         for entry in (*lock.of("deb"), *lock.of("image")):
             target = self.root / "artifacts/.store/sha256" / entry.sha256[:2] / entry.sha256
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -350,21 +352,14 @@ class Place:
     def sync(self, *names: str, code: int = 0) -> str:
         return self.run("deps_sync.sh", *names, code=code)
 
-    def build(self, name: str, kind: str, code: int = 0) -> dict[str, str]:
+    def run_build(self, name: str, kind: str, code: int = 0) -> str:
+        """Run a build with the expected exit code and return its output."""
+        argv = ("gapforge", "build", "--preset", name, "--type", kind)
+        return self.run(*argv, "--non-interactive", "--quiet", code=code)
+
+    def build(self, name: str, kind: str) -> dict[str, str]:
         """Build and return what each check found, by ``component/check``."""
-        self.run(
-            "gapforge",
-            "build",
-            "--preset",
-            name,
-            "--type",
-            kind,
-            "--non-interactive",
-            "--quiet",
-            code=code,
-        )
-        if code:
-            return {}
+        self.run_build(name, kind)
         report = json.loads((self.root / "dist" / name / kind / "report.json").read_text())
         assert report["passed"]
         return {
@@ -372,10 +367,8 @@ class Place:
         }
 
     def docker(self, *argv: str) -> str:
-        state = json.loads(self.run("gapforge", "engine", "status", "--json"))
-        client = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
         done = subprocess.run(
-            [client, "-H", state["host"], *argv], capture_output=True, text=True, check=False
+            docker_command(self.project, *argv), capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -418,7 +411,7 @@ def place(home: Path, ready: Lock) -> Iterator[Place]:
             yield there
         finally:
             there.run("gapforge", "engine", "remove")
-            gpu_parts.end_agent(home / "shelf" / "gpg")
+            end_agent(home / "shelf" / "gpg")
 
 
 def torch_part(place: Place) -> Mapping[str, str]:
@@ -616,17 +609,7 @@ def test_damaged_tar_is_refused_by_build(place: Place) -> None:
     file.unlink()
     file.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
     try:
-        said = place.run(
-            "gapforge",
-            "build",
-            "--preset",
-            TAR10,
-            "--type",
-            "runtime",
-            "--non-interactive",
-            "--quiet",
-            code=5,
-        )
+        said = place.run_build(TAR10, "runtime", code=5)
         assert f"tensorrt/{FILE10}" in said and sha(whole) in said
     finally:
         file.unlink()
@@ -645,17 +628,7 @@ def test_tar_without_matching_binding_fails(place: Place) -> None:
     )
     place.serve("alien.tar.gz", place.shelf.alien)
     place.sync(ALIEN)
-    said = place.run(
-        "gapforge",
-        "build",
-        "--preset",
-        ALIEN,
-        "--type",
-        "runtime",
-        "--non-interactive",
-        "--quiet",
-        code=11,
-    )
+    said = place.run_build(ALIEN, "runtime", code=11)
     assert "cp311" in said and "tensorrt-8.6.1-cp310-none-linux_x86_64.whl" in said
     assert place.docker("images", "-q", f"gapforge/{ALIEN}") == ""
 
@@ -669,17 +642,7 @@ def test_missing_library_fails_the_smoke_checks(place: Place) -> None:
     )
     place.serve("broken.tar.gz", place.shelf.broken)
     place.sync(BROKEN)
-    said = place.run(
-        "gapforge",
-        "build",
-        "--preset",
-        BROKEN,
-        "--type",
-        "runtime",
-        "--non-interactive",
-        "--quiet",
-        code=12,
-    )
+    said = place.run_build(BROKEN, "runtime", code=12)
     assert "libnvonnxparser.so.8.6.1" in said and "libnowhere.so.7" in said
     assert place.docker("images", "-q", f"gapforge/{BROKEN}") == ""
 
@@ -749,7 +712,7 @@ def test_repository_with_wrong_signature_is_refused(place: Place, tmp_path: Path
         said = place.sync(DEB, "--update", code=6)
         assert "/repo/cudnn" in said
     finally:
-        gpu_parts.end_agent(tmp_path / "gpg")
+        end_agent(tmp_path / "gpg")
         place.shelf.site.paths.update(good)
 
 

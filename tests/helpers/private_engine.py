@@ -1,4 +1,4 @@
-"""Share what one private engine compiled with later engines of the live tests."""
+"""Run docker in a private engine, and share what one engine compiled with later engines."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from pathlib import Path
 
 from gapforge.base.project import Project
 from gapforge.engine import private_daemon, private_daemon_state
+
+
+def docker_command(project: Project, *words: str) -> list[str]:
+    """Return the words of a docker command for the project's engine, which must run."""
+    host = private_daemon_state.running_host(project)
+    assert host, f"no private engine of {project.root} runs"
+    client = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
+    return [client, "-H", host, *words]
 
 
 class CompilerCache:
@@ -28,15 +36,15 @@ class CompilerCache:
 
     def keep(self, project: Project) -> None:
         """Stop the project's engine and take what it has, unless another engine was kept."""
-        if (state := private_daemon_state.status(project)) is None or self.data.exists():
+        if private_daemon_state.status(project) is None or self.data.exists():
             return
         data = private_daemon_state.folder_of(project) / "data"
         private_daemon.stop(project)
         subprocess.run(["cp", "-a", data, self.layers], check=True)
-        state = private_daemon.start(project, offline=True)
+        private_daemon.start(project, offline=True)
 
         def docker(*words: str) -> str:
-            argv = ["docker", "-H", state.host, *words]
+            argv = docker_command(project, *words)
             return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
         if images := sorted(set(docker("image", "ls", "-q", "--no-trunc").split())):
