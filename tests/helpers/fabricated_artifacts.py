@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from gapforge.base.files import sha256_bytes
@@ -28,11 +29,16 @@ def sums_text(lock: Lock) -> str:
     return "".join(f"{entry.sha256}  {entry.path}\n" for entry in lock.entries)
 
 
-def fabricate(project: Project, preset: Preset) -> Lock:
-    """Write artifacts/NAME and presets/NAME.lock.json. Return the lock."""
+def fabricate(
+    project: Project, preset: Preset, files: Mapping[str, tuple[str, bytes]] = FILES
+) -> Lock:
+    """Write artifacts/NAME and presets/NAME.lock.json. Return the lock.
+
+    ``files`` has the kind and the content of each file by its path.
+    """
     folder = project.artifacts_of(preset.name)
     entries = []
-    for path, (kind, data) in FILES.items():
+    for path, (kind, data) in files.items():
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)

@@ -12,14 +12,12 @@ from pathlib import Path
 import pytest
 
 from bundles import PRESET, Sender, sender, site_at
-from fabricated_artifacts import write_lock
-from gapforge.base.files import sha256_bytes
+from fabricated_artifacts import fabricate
 from gapforge.base.project import Project
 from gapforge.bundle.volume_format import HEAD, TRAILER
 from gapforge.bundle.volume_reader import read_volume
 from gapforge.model import preset as presets
 from gapforge.model import preset_writer
-from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge_process import gapforge, tree
 from samples import ROOT
 
@@ -34,32 +32,9 @@ def own(name: str, megabytes: int) -> dict[str, bytes]:
 
 def lay(made: Sender, name: str, files: Mapping[str, bytes]) -> None:
     """Write ``files`` as the artifacts of a preset, with its lock."""
-    folder = made.project.artifacts_of(name)
-    shutil.rmtree(folder, ignore_errors=True)
-    for path, data in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(data)
-    entries = tuple(
-        Entry(kind="source", path=p, sha256=sha256_bytes(d), size=len(d), origin="generated")
-        for p, d in sorted(files.items())
-    )
-    image = LockedImage(
-        reference="made",
-        manifest_digest="sha256:" + "1" * 64,
-        config_digest="sha256:" + "2" * 64,
-        os_id="debian",
-        os_version="12",
-    )
-    preset = presets.find(made.project.presets, name)
-    write_lock(
-        made.project,
-        Lock(
-            preset=name,
-            preset_sha256=preset.sha256,
-            images={"builder": image, "runtime": image},
-            entries=entries,
-        ),
-    )
+    shutil.rmtree(made.project.artifacts_of(name), ignore_errors=True)
+    kinds = {path: ("source", data) for path, data in files.items()}
+    fabricate(made.project, presets.find(made.project.presets, name), kinds)
 
 
 def used(folder: Path) -> int:

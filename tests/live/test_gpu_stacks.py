@@ -619,29 +619,23 @@ def test_damaged_tar_is_refused_by_build(place: Place) -> None:
 # ---- tars that must fail
 
 
+def sync_tar8(place: Place, name: str, data: bytes) -> None:
+    """Sync a new preset that has this tar."""
+    file = f"{name}.tar.gz"
+    place.preset(name, "8.6.1.6", "tar", sources={"tensorrt": place.shelf.source(file, data)})
+    place.serve(file, data)
+    place.sync(name)
+
+
 def test_tar_without_matching_binding_fails(place: Place) -> None:
-    place.preset(
-        ALIEN,
-        "8.6.1.6",
-        "tar",
-        sources={"tensorrt": place.shelf.source("alien.tar.gz", place.shelf.alien)},
-    )
-    place.serve("alien.tar.gz", place.shelf.alien)
-    place.sync(ALIEN)
+    sync_tar8(place, ALIEN, place.shelf.alien)
     said = place.run_build(ALIEN, "runtime", code=11)
     assert "cp311" in said and "tensorrt-8.6.1-cp310-none-linux_x86_64.whl" in said
     assert place.docker("images", "-q", f"gapforge/{ALIEN}") == ""
 
 
 def test_missing_library_fails_the_smoke_checks(place: Place) -> None:
-    place.preset(
-        BROKEN,
-        "8.6.1.6",
-        "tar",
-        sources={"tensorrt": place.shelf.source("broken.tar.gz", place.shelf.broken)},
-    )
-    place.serve("broken.tar.gz", place.shelf.broken)
-    place.sync(BROKEN)
+    sync_tar8(place, BROKEN, place.shelf.broken)
     said = place.run_build(BROKEN, "runtime", code=12)
     assert "libnvonnxparser.so.8.6.1" in said and "libnowhere.so.7" in said
     assert place.docker("images", "-q", f"gapforge/{BROKEN}") == ""
