@@ -12,8 +12,9 @@ from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
-from gapforge.base.files import canonical_json, write_text
 from gapforge.base.i18n import _, use_language
+from gapforge.base.json_text import canonical_json
+from gapforge.base.write_files import write_text
 from gapforge.bundle import custody_page
 from gapforge.bundle.custody_page import PACK, TRANSFERRED, Custody, Item, PresetFacts, VolumeFacts
 from gapforge.engine.protocol import EngineInfo

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.base import files
+from gapforge.base import flush
 from gapforge.base.files import sha256_bytes
 
 
@@ -89,6 +89,6 @@ def power_cut(monkeypatch: pytest.MonkeyPatch, *, one_sync: bool = False) -> Ite
         patch.setattr(os, "fdatasync", data_synced)
         patch.setattr(os, "replace", renamed)
         patch.setattr(os, "unlink", removed)
-        patch.setattr(files, "_syncfs_suffices", lambda folder: one_sync)
-        patch.setattr(files, "_syncfs", synced_all)
+        patch.setattr(flush, "_syncfs_suffices", lambda folder: one_sync)
+        patch.setattr(flush, "_syncfs", synced_all)
         yield disk

@@ -22,10 +22,11 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT / "src")]
 
-from gapforge.base.errors import Fault, ResolveError  # noqa: E402
-from gapforge.base.files import canonical_json, write_text  # noqa: E402 - needs the path above
+from gapforge.base.errors import Fault, ResolveError  # noqa: E402 - needs the path above
+from gapforge.base.json_text import canonical_json  # noqa: E402
 from gapforge.base.progress import Progress  # noqa: E402
 from gapforge.base.project import Project  # noqa: E402
+from gapforge.base.write_files import write_text  # noqa: E402
 from gapforge.model.lock import Entry, LockedImage  # noqa: E402
 from gapforge.model.preset import BaseImage, Preset, load  # noqa: E402
 from gapforge.model.unresolved_item import APT_SOURCES, DEFAULT_INDEX, NO_ANSWER, Reason  # noqa: E402

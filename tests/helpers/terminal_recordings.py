@@ -14,9 +14,9 @@ from contextlib import ExitStack, redirect_stdout, suppress
 from pathlib import Path
 from unittest.mock import patch
 
-from gapforge.base.files import write_text
 from gapforge.base.i18n import _, use_language
 from gapforge.base.project import Project
+from gapforge.base.write_files import write_text
 from gapforge.cli.main import main
 from gapforge.cli.verbs import doctor
 from gapforge.doctor.check_result import Check, CheckResult

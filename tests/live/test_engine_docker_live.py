@@ -17,7 +17,7 @@ import pytest
 
 from engine_contract import CHECKS, Check, load_base, request
 from gapforge.base.errors import BuildError
-from gapforge.base.files import mark_folder
+from gapforge.base.marked_folders import mark_folder
 from gapforge.base.project import Project
 from gapforge.engine import detect, private_daemon, private_daemon_state
 from gapforge.engine.protocol import Engine

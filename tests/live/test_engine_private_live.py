@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gapforge.base.errors import EngineError, StorageError, ToolError
-from gapforge.base.files import mark_folder
+from gapforge.base.marked_folders import mark_folder
 from gapforge.base.project import Project
 from gapforge.engine import detect, private_daemon, private_daemon_state
 

@@ -1,4 +1,4 @@
-"""Parse JSON that a person, a medium or another program hands over, within the limits."""
+"""Parse JSON that a person, a medium or another program hands over, and write JSON."""
 
 from __future__ import annotations
 
@@ -52,6 +52,11 @@ def read_json(path: Path, most: int = limits.STATE, *, follow: bool = False) -> 
     ``follow`` is that of ``read_regular``. Raise OSError, and ValueError as ``parse_json`` does.
     """
     return parse_json(read_regular(path, most, follow=follow))
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of ``value``: sorted keys, indented, UTF-8, with a newline."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from gapforge.base.files import MARKER, mark_folder, remove_folder, storage_errors
+from gapforge.base.marked_folders import MARKER, mark_folder, remove_folder
+from gapforge.base.storage_errors import storage_errors
 
 _FOLDER_PREFIX = "gapforge-secrets-"
 _NEW_PREFIX = ".gapforge-new-"

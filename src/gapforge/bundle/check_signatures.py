@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base.errors import Fault, ToolError, TrustError
-from gapforge.base.files import contains, remove_file, remove_litter, storage_errors, write_bytes
+from gapforge.base.files import contains
 from gapforge.base.i18n import _
 from gapforge.base.progress import DAY
 from gapforge.base.project import Project
+from gapforge.base.storage_errors import storage_errors
 from gapforge.base.text import utc
+from gapforge.base.write_files import remove_file, remove_litter, write_bytes
 from gapforge.bundle.bundle_index import BundleIndex, index_name, read_index
 from gapforge.bundle.companion_files import lock_signature_name, signature_name
 from gapforge.bundle.volume_format import (

@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapforge.base.files import contains, remove_litter, storage_errors, write_bytes
+from gapforge.base.files import contains
+from gapforge.base.storage_errors import storage_errors
+from gapforge.base.write_files import remove_litter, write_bytes
 from gapforge.bundle.bundle_index import index_name
 from gapforge.bundle.disk_space import rounded_up
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes

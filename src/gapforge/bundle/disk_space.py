@@ -10,17 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gapforge.base.errors import StorageError
-from gapforge.base.files import (
-    MOUNTS,
-    free_bytes,
-    inside,
-    mount_point,
-    nearest_existing,
-    real_path,
-    system_text,
-)
+from gapforge.base.files import system_text
+from gapforge.base.flush import MOUNTS, mount_point
 from gapforge.base.i18n import _
+from gapforge.base.paths import inside, real_path
 from gapforge.base.progress import human_bytes
+from gapforge.base.storage_errors import free_bytes, nearest_existing
 from gapforge.bundle.volume_format import Part
 from gapforge.store.store import Store
 

@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gapforge.base.files import open_regular, storage_error, storage_errors
+from gapforge.base.files import open_regular
 from gapforge.base.parallel import on_all_cores
 from gapforge.base.progress import Progress
+from gapforge.base.storage_errors import storage_error, storage_errors
 from gapforge.bundle.cache_pressure import DropBehind
 from gapforge.bundle.partial_objects import PartialObjects, Range, without
 from gapforge.bundle.volume_format import Damaged, Part, StoredPart, describe_read_error

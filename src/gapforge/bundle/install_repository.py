@@ -19,32 +19,29 @@ from pathlib import Path
 from gapforge.base.errors import BundleError, Fault, StorageError
 from gapforge.base.files import (
     SHA256_HEX,
-    atomic_file,
-    canonical_json,
     contains,
-    exclusive,
-    free_bytes,
-    link_or_copy,
-    mark_folder,
     open_regular,
     read_regular,
-    real_path,
-    remove_empty_folders,
-    remove_file,
-    remove_folder,
     sha256_bytes,
     sha256_file,
-    storage_errors,
-    sync_files,
-    sync_folder,
-    unsafe_path_reason,
+)
+from gapforge.base.flush import sync_files, sync_folder
+from gapforge.base.i18n import _
+from gapforge.base.json_text import canonical_json, read_json
+from gapforge.base.marked_folders import mark_folder, remove_folder
+from gapforge.base.paths import real_path, unsafe_path_reason
+from gapforge.base.process_locks import exclusive
+from gapforge.base.progress import human_bytes
+from gapforge.base.project import Project
+from gapforge.base.storage_errors import free_bytes, storage_errors
+from gapforge.base.write_files import (
+    atomic_file,
+    link_or_copy,
+    remove_empty_folders,
+    remove_file,
     write_bytes,
     write_text,
 )
-from gapforge.base.i18n import _
-from gapforge.base.json_text import read_json
-from gapforge.base.progress import human_bytes
-from gapforge.base.project import Project
 from gapforge.bundle.disk_space import FILE_OVERHEAD
 from gapforge.bundle.repository_archive import MAX_ARCHIVE_FILE, Member, archive_name, read_archive
 from gapforge.bundle.repository_files import private_reason

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapforge.base.files import exclusive, remove_file, remove_litter, storage_errors
 from gapforge.base.i18n import _
+from gapforge.base.process_locks import exclusive
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
+from gapforge.base.storage_errors import storage_errors
+from gapforge.base.write_files import remove_file, remove_litter
 from gapforge.bundle.bundle_index import VolumeEntry, index_name
 from gapforge.bundle.companion_files import CompanionFiles, write_companion
 from gapforge.bundle.contents import Contents

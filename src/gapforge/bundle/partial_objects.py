@@ -12,16 +12,10 @@ from itertools import chain
 from pathlib import Path
 
 from gapforge.base.errors import FetchError
-from gapforge.base.files import (
-    SHA256_HEX,
-    canonical_json,
-    is_own,
-    new_file,
-    open_own,
-    storage_errors,
-    write_text,
-)
-from gapforge.base.json_text import read_json
+from gapforge.base.files import SHA256_HEX
+from gapforge.base.json_text import canonical_json, read_json
+from gapforge.base.storage_errors import storage_errors
+from gapforge.base.write_files import is_own, new_file, open_own, write_text
 from gapforge.store.store import Store
 
 # Up to this number of ranges of an object, each new one is recorded on disk immediately. A volume

@@ -16,8 +16,9 @@ from pathlib import Path, PurePosixPath
 
 from gapforge.base import limits
 from gapforge.base.errors import BundleError, ToolError
-from gapforge.base.files import read_regular, real_path, unsafe_path_reason
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
+from gapforge.base.paths import real_path, unsafe_path_reason
 from gapforge.base.process import piped
 from gapforge.base.project import Project
 from gapforge.base.secret_files import may_hold_secrets

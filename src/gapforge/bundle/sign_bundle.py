@@ -13,11 +13,12 @@ from pathlib import Path
 
 from gapforge.base import limits
 from gapforge.base.errors import BundleError, ToolError, UsageError
-from gapforge.base.files import contains, read_regular, remove_litter, sha256_bytes, write_bytes
+from gapforge.base.files import contains, read_regular, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_reason
 from gapforge.base.text import utc
+from gapforge.base.write_files import remove_litter, write_bytes
 from gapforge.bundle.bundle_index import (
     BundleIndex,
     VolumeEntry,

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base.errors import BundleError, Fault, LockError, StorageError, TrustError
-from gapforge.base.files import exclusive, remove_file, sha256_bytes, write_text
+from gapforge.base.files import sha256_bytes
 from gapforge.base.i18n import _, ngettext
+from gapforge.base.process_locks import exclusive
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.text import first_names, printable
+from gapforge.base.write_files import remove_file, write_text
 from gapforge.bundle.check_signatures import (
     SignatureCheck,
     remove_signature,

@@ -23,8 +23,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gapforge.base.files import SHA256_HEX, is_gone, read_regular, sha256_bytes
+from gapforge.base.files import SHA256_HEX, read_regular, sha256_bytes
 from gapforge.base.i18n import N_, _
+from gapforge.base.storage_errors import is_gone
 from gapforge.base.system_errors import error_text, unreadable
 from gapforge.model.names import PRESET_NAME
 

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import IO
 
 from gapforge.base.errors import BundleError, Fault
-from gapforge.base.files import new_file, open_regular, publish, sha256_bytes, storage_errors
+from gapforge.base.files import open_regular, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
+from gapforge.base.storage_errors import storage_errors
+from gapforge.base.write_files import new_file, publish
 from gapforge.bundle.bundle_index import VolumeEntry
 from gapforge.bundle.cache_pressure import DropBehind
 from gapforge.bundle.contents import Contents

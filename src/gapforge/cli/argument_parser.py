@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import UsageError
-from gapforge.base.files import nearest_existing
 from gapforge.base.i18n import N_, _, language
+from gapforge.base.storage_errors import nearest_existing
 from gapforge.base.text import width, wrap
 from gapforge.model.schema import nearest
 

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from gapforge.base.errors import GapforgeError, UsageError
-from gapforge.base.files import remove_file, remove_litter, write_bytes, write_text
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_reason
 from gapforge.base.text import printable
+from gapforge.base.write_files import remove_file, remove_litter, write_bytes, write_text
 from gapforge.bundle.companion_files import page_name
 from gapforge.bundle.custody_page import Custody, keep_page, render
 from gapforge.cli import environment_defaults

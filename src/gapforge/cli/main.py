@@ -15,10 +15,11 @@ from types import FrameType
 
 from gapforge.base import console
 from gapforge.base.errors import GapforgeError, InternalError, Interrupted, StorageError, UsageError
-from gapforge.base.files import full_disk, storage_error, write_text
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
+from gapforge.base.storage_errors import full_disk, storage_error
 from gapforge.base.sudo_caller import give_to_caller
+from gapforge.base.write_files import write_text
 from gapforge.cli import environment_defaults, help_text, verb_parsers
 from gapforge.cli.argument_parser import OUTPUT_FLAGS, require_folder
 from gapforge.cli.output import print_error, print_json

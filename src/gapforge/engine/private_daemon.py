@@ -23,21 +23,16 @@ from pathlib import Path
 
 from gapforge.base import process
 from gapforge.base.errors import EngineError, StorageError, ToolError
-from gapforge.base.files import (
-    MOUNTS,
-    exclusive,
-    mark_folder,
-    mount_point,
-    open_regular,
-    real_path,
-    remove_folder,
-    system_text,
-    write_text,
-)
+from gapforge.base.files import open_regular, system_text
+from gapforge.base.flush import MOUNTS, mount_point
 from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json
+from gapforge.base.marked_folders import mark_folder, remove_folder
+from gapforge.base.paths import real_path
+from gapforge.base.process_locks import exclusive
 from gapforge.base.project import Project
 from gapforge.base.sudo_caller import sudo_caller
+from gapforge.base.write_files import write_text
 from gapforge.engine import private_daemon_state
 from gapforge.engine.private_daemon_state import (
     State,

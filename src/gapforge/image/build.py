@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base.errors import EngineError
-from gapforge.base.files import exclusive, open_replaced, sha256_bytes
+from gapforge.base.files import sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.process import hide
+from gapforge.base.process_locks import exclusive
 from gapforge.base.progress import StatusLine
 from gapforge.base.project import Project
+from gapforge.base.write_files import open_replaced
 from gapforge.engine.protocol import BuildRequest, Engine, OnLine
 from gapforge.image import build_context, load_base_images, smoke_checks
 from gapforge.image.build_inputs import Inputs, Options

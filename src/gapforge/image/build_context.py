@@ -13,19 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gapforge.base.errors import Fault, VerifyError
-from gapforge.base.files import (
-    MARKER,
-    contains,
-    content_mtime,
-    copy_file,
-    inside,
-    link_or_copy,
-    mark_folder,
-    sha256_file,
-    storage_errors,
-    write_text,
-)
+from gapforge.base.files import contains, content_mtime, sha256_file
 from gapforge.base.i18n import _
+from gapforge.base.marked_folders import MARKER, mark_folder
+from gapforge.base.paths import inside
+from gapforge.base.storage_errors import storage_errors
+from gapforge.base.write_files import copy_file, link_or_copy, write_text
 from gapforge.image.build_cache import set_cache_stamp
 from gapforge.image.plan import Plan
 from gapforge.image.stage_inputs import ContextFile

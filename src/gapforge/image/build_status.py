@@ -13,10 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from gapforge.base.errors import StorageError
-from gapforge.base.files import canonical_json, write_text
 from gapforge.base.i18n import _
-from gapforge.base.json_text import read_json
+from gapforge.base.json_text import canonical_json, read_json
 from gapforge.base.progress import StatusLine, human_time
+from gapforge.base.write_files import write_text
 from gapforge.engine.build_log import RunningStep, RunningSteps
 
 FORMAT = 1

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from gapforge.base.errors import EngineError, VerifyError
-from gapforge.base.files import given_path
 from gapforge.base.i18n import _
+from gapforge.base.paths import given_path
 from gapforge.base.progress import Progress, human_bytes, human_time
 from gapforge.engine.docker_load_archive import write_image
 from gapforge.engine.docker_save_archive import open_archive

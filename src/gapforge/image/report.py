@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base import limits
-from gapforge.base.files import canonical_json, read_regular, sha256_bytes, write_text
-from gapforge.base.json_text import parse_json
+from gapforge.base.files import read_regular, sha256_bytes
+from gapforge.base.json_text import canonical_json, parse_json
 from gapforge.base.text import utc
+from gapforge.base.write_files import write_text
 from gapforge.engine.protocol import EngineInfo
 from gapforge.image.build_inputs import Inputs
 from gapforge.image.plan import Plan

@@ -11,17 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gapforge.base.errors import SourceError, StorageError
-from gapforge.base.files import (
-    CHUNK,
-    MARKER,
-    content_mtime,
-    open_regular,
-    real_path,
-    sha256_bytes,
-    sha256_file,
-    storage_errors,
-)
+from gapforge.base.files import CHUNK, content_mtime, open_regular, sha256_bytes, sha256_file
 from gapforge.base.i18n import _
+from gapforge.base.marked_folders import MARKER
+from gapforge.base.paths import real_path
+from gapforge.base.storage_errors import storage_errors
 from gapforge.base.system_errors import os_reason
 from gapforge.image.build_cache import set_cache_stamp
 from gapforge.image.source_files import SourceItem, list_files

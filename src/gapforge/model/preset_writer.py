@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import Fault, UsageError
-from gapforge.base.files import unsafe_path_reason, write_text
 from gapforge.base.i18n import _
+from gapforge.base.paths import unsafe_path_reason
 from gapforge.base.project import Project
+from gapforge.base.write_files import write_text
 from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
 from gapforge.model.preset import Preset

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import Fault, GapforgeError
-from gapforge.base.files import canonical_json, remove_file, write_text
 from gapforge.base.i18n import _, pgettext
+from gapforge.base.json_text import canonical_json
 from gapforge.base.process import quoted
 from gapforge.base.progress import human_bytes, human_time
 from gapforge.base.text import pad, utc, width
+from gapforge.base.write_files import remove_file, write_text
 
 FORMAT = 1
 RECORD, PAGE, LOG = "rehearsal.json", "rehearsal.txt", "rehearsal.log"

@@ -23,12 +23,15 @@ from gapforge.base.errors import (
     ToolError,
     VerifyError,
 )
-from gapforge.base.files import exclusive, open_replaced, sha256_file, storage_error, write_bytes
+from gapforge.base.files import sha256_file
 from gapforge.base.i18n import _
 from gapforge.base.json_text import read_json
+from gapforge.base.process_locks import exclusive
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
+from gapforge.base.storage_errors import storage_error
 from gapforge.base.system_errors import error_text
+from gapforge.base.write_files import open_replaced, write_bytes
 from gapforge.bundle.receiver_program import RECEIVER
 from gapforge.engine import private_daemon
 from gapforge.model import preset as presets

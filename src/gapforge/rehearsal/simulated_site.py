@@ -10,18 +10,14 @@ from pathlib import Path
 
 from gapforge.base import limits
 from gapforge.base.errors import StorageError, ToolError, UsageError
-from gapforge.base.files import (
-    inside,
-    link_or_copy,
-    mark_folder,
-    read_regular,
-    real_path,
-    remove_folder,
-    storage_errors,
-)
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
+from gapforge.base.marked_folders import mark_folder, remove_folder
+from gapforge.base.paths import inside, real_path
 from gapforge.base.project import Project
+from gapforge.base.storage_errors import storage_errors
 from gapforge.base.sudo_caller import Caller, give_to_caller, sudo_caller
+from gapforge.base.write_files import link_or_copy
 from gapforge.bundle.repository_files import (
     TOOL_FOLDERS,
     git_files,

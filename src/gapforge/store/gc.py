@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gapforge.base.errors import Fault, LockError, StorageError
-from gapforge.base.files import MARKER, SHA256_HEX, exclusive, remove_folder, sha256_bytes
+from gapforge.base.files import SHA256_HEX, sha256_bytes
 from gapforge.base.i18n import _
+from gapforge.base.marked_folders import MARKER, remove_folder
+from gapforge.base.process_locks import exclusive
 from gapforge.base.progress import HOUR
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_reason, unexaminable, unlistable

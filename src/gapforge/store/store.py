@@ -21,25 +21,20 @@ from pathlib import Path
 from gapforge.base.errors import Fault, FetchError, StorageError
 from gapforge.base.files import (
     CHUNK,
-    SAFE_NAME,
     SHA256_HEX,
     content_mtime,
-    copy_file,
-    folder_in_use,
-    inside,
     open_regular,
-    remove_empty_folders,
-    set_mode,
     sha256_bytes,
     sha256_file,
-    storage_errors,
-    sync_files,
-    sync_folder,
-    unsafe_path_reason,
 )
+from gapforge.base.flush import sync_files, sync_folder
 from gapforge.base.i18n import _
 from gapforge.base.parallel import on_all_cores
+from gapforge.base.paths import SAFE_NAME, inside, unsafe_path_reason
+from gapforge.base.process_locks import folder_in_use
 from gapforge.base.project import Project
+from gapforge.base.storage_errors import storage_errors
+from gapforge.base.write_files import copy_file, remove_empty_folders, set_mode
 
 # Files that people and unpack add to artifacts: the signature of the lock.
 ADDED = frozenset({"lock.json.sig"})

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gapforge.base.errors import Fault
-from gapforge.base.files import SHA256_HEX, canonical_json, remove_file, storage_errors, write_text
+from gapforge.base.files import SHA256_HEX
 from gapforge.base.i18n import _
-from gapforge.base.json_text import read_json
+from gapforge.base.json_text import canonical_json, read_json
+from gapforge.base.storage_errors import storage_errors
 from gapforge.base.system_errors import unlistable, unreadable
+from gapforge.base.write_files import remove_file, write_text
 
 FORMAT = 1
 FILE = re.compile(r"([0-9a-f]{24})\.json")

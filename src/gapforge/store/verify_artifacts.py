@@ -14,8 +14,9 @@ from typing import Any
 
 from gapforge.base import limits
 from gapforge.base.errors import Fault, LockError, VerifyError
-from gapforge.base.files import MARKER, read_regular, sha256_bytes
+from gapforge.base.files import read_regular, sha256_bytes
 from gapforge.base.i18n import _, ngettext
+from gapforge.base.marked_folders import MARKER
 from gapforge.base.process import quoted
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project

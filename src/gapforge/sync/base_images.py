@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from gapforge.base.errors import CompatibilityError, Fault, FetchError, ResolveError, StorageError
-from gapforge.base.files import inside, sha256_file, storage_errors
+from gapforge.base.files import sha256_file
 from gapforge.base.i18n import _
+from gapforge.base.paths import inside
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
+from gapforge.base.storage_errors import storage_errors
 from gapforge.model import debian_control
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage, Preset

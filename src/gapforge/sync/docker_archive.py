@@ -15,9 +15,10 @@ from typing import IO, Any
 
 from gapforge.base.compressed import MAGIC_LENGTH, compression, damage_as
 from gapforge.base.errors import Fault, FetchError, ToolError
-from gapforge.base.files import CHUNK, open_buffered, storage_errors
+from gapforge.base.files import CHUNK, open_buffered
 from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json
+from gapforge.base.storage_errors import storage_errors
 from gapforge.model import names
 from gapforge.sync import oci_layout
 from gapforge.sync.oci_layout import Blob

@@ -29,22 +29,14 @@ from urllib.parse import unquote, urlsplit
 from gapforge.base import process
 from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import Fault, FetchError, Interrupted
-from gapforge.base.files import (
-    CHUNK,
-    UnsuitableFile,
-    is_own,
-    open_buffered,
-    open_own,
-    open_regular,
-    open_replaced,
-    sha256_bytes,
-    storage_errors,
-)
+from gapforge.base.files import CHUNK, UnsuitableFile, open_buffered, open_regular, sha256_bytes
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.json_text import read_json
 from gapforge.base.progress import Progress, human_bytes
+from gapforge.base.storage_errors import storage_errors
 from gapforge.base.system_errors import unreadable
 from gapforge.base.text import whole_number
+from gapforge.base.write_files import is_own, open_own, open_replaced
 from gapforge.store.store import Store
 from gapforge.sync import github
 from gapforge.sync.http_get import Answer, Request, get, quoted

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from gapforge.base import process
 from gapforge.base.errors import Fault, ResolveError
-from gapforge.base.files import write_text
 from gapforge.base.i18n import _
+from gapforge.base.write_files import write_text
 from gapforge.model.lock import Entry
 from gapforge.model.preset import Preset
 from gapforge.sync.python_packages import requirements_text

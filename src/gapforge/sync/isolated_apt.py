@@ -17,8 +17,10 @@ from urllib.parse import quote, unquote, urlsplit
 from gapforge.base import limits, process
 from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import Fault, FetchError, ResolveError, StorageError
-from gapforge.base.files import inside, mark_folder, read_regular, remove_folder, sha256_bytes
+from gapforge.base.files import read_regular, sha256_bytes
 from gapforge.base.i18n import _
+from gapforge.base.marked_folders import mark_folder, remove_folder
+from gapforge.base.paths import inside
 from gapforge.model.preset import AptSource
 from gapforge.sync import apt_sources
 from gapforge.sync.apt_errors import accepts_expired, update_failure

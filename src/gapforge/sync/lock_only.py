@@ -14,8 +14,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from gapforge.base.errors import FetchError
-from gapforge.base.files import remove_folder
 from gapforge.base.i18n import _
+from gapforge.base.marked_folders import remove_folder
 from gapforge.base.project import Project
 from gapforge.base.text import whole_number
 from gapforge.model import unresolved_item as items

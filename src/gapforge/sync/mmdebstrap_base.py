@@ -19,9 +19,10 @@ from typing import IO
 
 from gapforge.base import process
 from gapforge.base.errors import FetchError, GapforgeError, ResolveError, ToolError
-from gapforge.base.files import CHUNK, open_buffered, storage_errors
+from gapforge.base.files import CHUNK, open_buffered
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
+from gapforge.base.storage_errors import storage_errors
 from gapforge.model import names
 from gapforge.model.preset import BaseImage
 from gapforge.sync import oci_layout

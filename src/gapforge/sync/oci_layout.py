@@ -16,10 +16,11 @@ from typing import IO, Any, cast
 from gapforge.base import limits, process
 from gapforge.base.compressed import MAGIC_LENGTH, compression, damage_as
 from gapforge.base.errors import Fault, FetchError
-from gapforge.base.files import CHUNK, canonical_json, open_buffered, write_text
+from gapforge.base.files import CHUNK, open_buffered
 from gapforge.base.i18n import _
-from gapforge.base.json_text import parse_json, read_json
+from gapforge.base.json_text import canonical_json, parse_json, read_json
 from gapforge.base.system_errors import error_text, os_reason
+from gapforge.base.write_files import write_text
 from gapforge.model import base_image_rules
 from gapforge.model.names import DOCKER_LIST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 

@@ -22,11 +22,13 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from gapforge.base import limits, process
 from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import Fault, ResolveError, ToolError
-from gapforge.base.files import SAFE_NAME, read_regular, write_text
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json
+from gapforge.base.paths import SAFE_NAME
 from gapforge.base.project import Project
 from gapforge.base.system_errors import unlistable
+from gapforge.base.write_files import write_text
 from gapforge.model import catalog as catalogs
 from gapforge.model import doubled_modules
 from gapforge.model.lock import Entry

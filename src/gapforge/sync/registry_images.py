@@ -16,19 +16,15 @@ from typing import Any
 from gapforge.base import limits, process
 from gapforge.base.addresses import registry_of
 from gapforge.base.errors import Fault, FetchError, GapforgeError, StorageError, ToolError
-from gapforge.base.files import (
-    link_or_copy,
-    mark_folder,
-    remove_folder,
-    sha256_bytes,
-    sha256_file,
-    storage_errors,
-)
+from gapforge.base.files import sha256_bytes, sha256_file
 from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json, read_json
+from gapforge.base.marked_folders import mark_folder, remove_folder
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
+from gapforge.base.storage_errors import storage_errors
 from gapforge.base.system_errors import error_text
+from gapforge.base.write_files import link_or_copy
 from gapforge.model import base_image_rules, names
 from gapforge.model.credentials import REGISTRY_LOGINS
 from gapforge.model.lock import LockedImage

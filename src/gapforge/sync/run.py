@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gapforge.base.errors import Fault, FetchError, LockError, ResolveError
-from gapforge.base.files import contains, exclusive, mark_folder, write_text
+from gapforge.base.files import contains
 from gapforge.base.i18n import _
+from gapforge.base.marked_folders import mark_folder
+from gapforge.base.process_locks import exclusive
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
+from gapforge.base.write_files import write_text
 from gapforge.model import base_image_rules
 from gapforge.model import lock as locks
 from gapforge.model.lock import Entry, Lock, LockedImage

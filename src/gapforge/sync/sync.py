@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from gapforge.base.errors import Fault, FetchError, LockError, ResolveError, StorageError
-from gapforge.base.files import contains, remove_folder
+from gapforge.base.files import contains
 from gapforge.base.i18n import _
+from gapforge.base.marked_folders import remove_folder
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.model import lock as locks

@@ -12,9 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gapforge.base.files import SHA256_HEX, canonical_json, remove_folder, write_text
-from gapforge.base.json_text import read_json
+from gapforge.base.files import SHA256_HEX
+from gapforge.base.json_text import canonical_json, read_json
+from gapforge.base.marked_folders import remove_folder
 from gapforge.base.progress import DAY, HOUR
+from gapforge.base.write_files import write_text
 from gapforge.model.lock import Entry, LockedImage
 from gapforge.model.preset import BaseImage, Preset
 from gapforge.store import unfinished_imports

@@ -22,8 +22,9 @@ from pathlib import Path
 
 from gapforge.base import process
 from gapforge.base.errors import TrustError, UsageError
-from gapforge.base.files import given_path, read_regular, real_path
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
+from gapforge.base.paths import given_path, real_path
 from gapforge.base.system_errors import unreadable
 from gapforge.base.text import printable
 

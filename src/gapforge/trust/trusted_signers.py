@@ -17,20 +17,17 @@ from pathlib import Path
 
 from gapforge.base import limits
 from gapforge.base.errors import Fault, TrustError, UsageError
-from gapforge.base.files import (
-    exclusive,
-    read_regular,
-    real_path,
-    sha256_bytes,
-    storage_errors,
-    write_text,
-)
+from gapforge.base.files import read_regular, sha256_bytes
 from gapforge.base.i18n import _
+from gapforge.base.paths import real_path
 from gapforge.base.process import quoted
+from gapforge.base.process_locks import exclusive
 from gapforge.base.project import Project
+from gapforge.base.storage_errors import storage_errors
 from gapforge.base.sudo_caller import sudo_caller
 from gapforge.base.system_errors import unreadable
 from gapforge.base.text import printable
+from gapforge.base.write_files import write_text
 from gapforge.model import lock as locks
 from gapforge.model.lock import LOCK_FILE
 from gapforge.trust import rollback_protection, ssh_signatures

@@ -9,7 +9,7 @@ import pytest
 
 from gapforge.base import limits
 from gapforge.base.files import UnsuitableFile
-from gapforge.base.json_text import parse_json, read_json
+from gapforge.base.json_text import canonical_json, parse_json, read_json
 
 pytestmark = pytest.mark.every_python
 
@@ -73,3 +73,11 @@ def test_size_of_file_is_limited(tmp_path: Path) -> None:
     assert read_json(file, 9) == [1]
     with pytest.raises(UnsuitableFile):
         read_json(file, 8)
+
+
+def test_canonical_json_ignores_key_order() -> None:
+    assert (
+        canonical_json({"b": 1, "a": "한"})
+        == canonical_json({"a": "한", "b": 1})
+        == '{\n  "a": "한",\n  "b": 1\n}\n'
+    )

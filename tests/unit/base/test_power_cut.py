@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bundles import carry, hashes, receive, sender, site_at
-from gapforge.base import files
+from gapforge.base.files import sha256_file
+from gapforge.base.write_files import remove_file, write_bytes, write_text
 from gapforge.bundle import partial_objects
 from gapforge.store import unfinished_imports
 from gapforge.store.store import Store
@@ -19,12 +20,12 @@ from signers import make_key, needs_ssh_keygen, pub
 def test_atomic_file_and_its_removal_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "folder" / "file"
     with power_cut(monkeypatch) as disk:
-        files.write_text(file, "one")
+        write_text(file, "one")
         assert (disk.named, disk.cut, disk.lost) == ([file], [], set())
-        files.write_bytes(file, b"two")
+        write_bytes(file, b"two")
         assert (disk.cut, disk.lost) == ([], set())
-        files.remove_file(file)
-        files.remove_file(file)
+        remove_file(file)
+        remove_file(file)
     assert (disk.cut, disk.lost) == ([], set()) and not file.exists()
 
 
@@ -37,7 +38,7 @@ def test_objects_of_the_store_last(
     for number in range(3):
         file = store.partial(f"fresh-{number}")
         file.write_bytes(b"x%d" % number)
-        fresh[file] = files.sha256_file(file)
+        fresh[file] = sha256_file(file)
     with power_cut(monkeypatch, one_sync=one_sync) as disk:
         one = store.add_bytes(b"one")
         source = tmp_path / "source"
@@ -69,7 +70,7 @@ def test_volumes_and_imported_objects_last(
 
         def watched(self: partial_objects.PartialObjects, sha256: str) -> None:
             data = self.data(sha256)
-            if disk.content_of(data) != files.sha256_file(data):
+            if disk.content_of(data) != sha256_file(data):
                 recorded.append(sha256)
             write(self, sha256)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gapforge.base import private_files
-from gapforge.base.files import mark_folder
+from gapforge.base.marked_folders import mark_folder
 from gapforge.model.env_file import SecretSet
 from gapforge.model.preset import Secret
 

@@ -14,7 +14,7 @@ import pytest
 
 from bundles import PRESET, carry, hashes, receive, sender, site_at
 from forged_volumes import HASH, forge, index_with
-from gapforge.base import files as careful
+from gapforge.base import flush
 from gapforge.base.errors import StorageError
 from gapforge.base.progress import Progress
 from gapforge.bundle import import_objects, partial_objects, volume_reader
@@ -129,7 +129,7 @@ def test_failing_store_disk_blames_no_volume(
         raise OSError(reason, os.strerror(reason))
 
     with monkeypatch.context() as patch:
-        patch.setattr(careful, "_syncfs", lambda folder: False)
+        patch.setattr(flush, "_syncfs", lambda folder: False)
         patch.setattr(os, "fsync", fsync)
         with pytest.raises(StorageError):
             receive(site, tmp_path / "medium")

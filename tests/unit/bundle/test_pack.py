@@ -10,7 +10,7 @@ import pytest
 
 from bundles import PRESET, Sender, sender
 from gapforge.base.errors import BusyError
-from gapforge.base.files import exclusive
+from gapforge.base.process_locks import exclusive
 from gapforge.base.progress import Progress
 from gapforge.bundle import pack as packing
 from gapforge.bundle.companion_files import CompanionFiles

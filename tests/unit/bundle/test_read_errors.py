@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bundles import carry, hashes, receive, sender, site_at
-from gapforge.base.files import is_gone
+from gapforge.base.storage_errors import is_gone
 from gapforge.bundle.volume_format import Damaged, describe_read_error
 from raised_errors import values_of
 

@@ -14,7 +14,8 @@ import pytest
 from bundles import PRESET, carry, hashes, receive, sender, site_at, unsigned
 from forged_volumes import forge, index_with
 from gapforge.base.errors import BundleError, BusyError, StorageError, TrustError
-from gapforge.base.files import exclusive, sha256_bytes
+from gapforge.base.files import sha256_bytes
+from gapforge.base.process_locks import exclusive
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.bundle import unpack as unpacking

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.base import files
 from gapforge.base.errors import BuildError, GapforgeError, StorageError
+from gapforge.base.storage_errors import full_disk
+from gapforge.base.write_files import write_text
 from gapforge.cli import main as cli
 from gapforge.cli.verbs import list as list_verb
 from gapforge.engine.build_log import BuildLog
@@ -46,7 +47,7 @@ def folder_in(hint: str) -> str:
 
 def test_full_disk_of_a_file_is_named(full: Path) -> None:
     with pytest.raises(StorageError) as error:
-        files.write_text(full / "new" / "deep" / "file", "x" * 100_000)
+        write_text(full / "new" / "deep" / "file", "x" * 100_000)
     assert error.value.exit_code == 15
     assert folder_in(error.value.hint).startswith(str(full))
 
@@ -77,12 +78,12 @@ def test_full_disk_of_an_error_without_a_name_is_found(
 def test_disk_without_room_for_files_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert files.full_disk([tmp_path]) is None
+    assert full_disk([tmp_path]) is None
     real = os.statvfs(tmp_path)
     for changed in ({5: 9, 7: 0}, {4: 0}):  # f_files and f_favail, f_bavail
         numbers = [changed.get(index, number) for index, number in enumerate(real)]
         monkeypatch.setattr(os, "statvfs", lambda path, n=numbers: os.statvfs_result(n))
-        assert files.full_disk([tmp_path / "missing"]) == tmp_path
+        assert full_disk([tmp_path / "missing"]) == tmp_path
 
 
 LINES = [

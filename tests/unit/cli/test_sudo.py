@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bundles import RUN_ENV, carry, sender, site_at
-from gapforge.base import files
+from gapforge.base import storage_errors
 from gapforge.base.errors import StorageError
 from gapforge.base.project import Project
 from gapforge.base.sudo_caller import give_to_caller
@@ -154,10 +154,10 @@ def test_hint_names_owner_and_topmost_folder(
     (tmp_path / "state" / "locks").mkdir(parents=True)
     owner = {tmp_path / "state": 0, tmp_path / "state" / "locks": 0}
     monkeypatch.setattr(os, "geteuid", lambda: USER)
-    monkeypatch.setattr(files, "_owner", lambda path: owner.get(path, USER))
+    monkeypatch.setattr(storage_errors, "_owner", lambda path: owner.get(path, USER))
     error = PermissionError(13, "x", str(tmp_path / "state" / "locks" / "new"))
-    made = files.storage_error(error)
+    made = storage_errors.storage_error(error)
     assert made.hint.values["place"] == tmp_path / "state"  # type: ignore[attr-defined]
     assert made.hint.values["owner"] == pwd.getpwuid(0).pw_name  # type: ignore[attr-defined]
     owner.clear()
-    assert files.storage_error(error).hint == ""
+    assert storage_errors.storage_error(error).hint == ""

@@ -14,7 +14,8 @@ import pytest
 
 from gapforge.base import process
 from gapforge.base.errors import BusyError, EngineError
-from gapforge.base.files import canonical_json, mark_folder
+from gapforge.base.json_text import canonical_json
+from gapforge.base.marked_folders import mark_folder
 from gapforge.base.project import Project
 from gapforge.cli.verbs import engine as command
 from gapforge.engine import private_daemon, private_daemon_state

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gapforge.base.errors import SourceError
-from gapforge.base.files import mark_folder
+from gapforge.base.marked_folders import mark_folder
 from gapforge.image.application_source import choose, setting_key
 from gapforge.image.source_copy import copy_source
 from gapforge.model import preset as presets

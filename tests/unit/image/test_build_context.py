@@ -10,7 +10,8 @@ import pytest
 
 import samples
 from gapforge.base.errors import StorageError, VerifyError
-from gapforge.base.files import MARKER, content_mtime
+from gapforge.base.files import content_mtime
+from gapforge.base.marked_folders import MARKER
 from gapforge.image import build_context
 from gapforge.image.plan import Plan, make_plan
 from gapforge.image.stage_inputs import ContextTexts

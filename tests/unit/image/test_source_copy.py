@@ -12,7 +12,8 @@ import pytest
 
 from gapforge.base import limits
 from gapforge.base.errors import SourceError, StorageError
-from gapforge.base.files import content_mtime, mark_folder, sha256_bytes
+from gapforge.base.files import content_mtime, sha256_bytes
+from gapforge.base.marked_folders import mark_folder
 from gapforge.image import source_copy
 from gapforge.image.source_copy import copy_source
 from raised_errors import assert_error, values_of

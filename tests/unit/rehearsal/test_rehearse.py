@@ -30,7 +30,9 @@ from gapforge.base.errors import (
     TrustError,
     VerifyError,
 )
-from gapforge.base.files import MARKER, exclusive, mark_folder, sha256_bytes, sha256_file
+from gapforge.base.files import sha256_bytes, sha256_file
+from gapforge.base.marked_folders import MARKER, mark_folder
+from gapforge.base.process_locks import exclusive
 from gapforge.base.project import Project
 from gapforge.base.sudo_caller import Caller
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes

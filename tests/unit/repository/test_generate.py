@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from gapforge.base.errors import LockError, PresetError
-from gapforge.base.files import write_text
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
+from gapforge.base.write_files import write_text
 from gapforge.cli import main as cli
 from gapforge.cli.verbs import generate
 from gapforge.model import component

@@ -159,6 +159,8 @@ READERS = {
     "__main__.py: open": "the catalogue, before the version of Python is known to be enough",
     "base/files.py: open": "is the reader",
     "base/files.py: os.open": "is the reader",
+    "base/flush.py: open": "flushes a file and reads nothing of it",
+    "base/write_files.py: os.open": "for reading and writing",
     "base/json_text.py: json.loads": "is the parser",
     "bundle/volume_format.py: json.loads": "accepts only what gapforge itself would write",
     "bundle/import_objects.py: os.open": "for writing",
@@ -209,7 +211,9 @@ def test_files_and_json_have_one_reader() -> None:
 
 # Modules that create files by a name of their choice, each with the reason why nobody can plant it.
 WRITERS = {
-    "base/files.py": "has the functions that all others use",
+    "base/marked_folders.py": "the marker of a folder that it made or found empty",
+    "base/write_files.py": "has the functions that all others use",
+    "base/process_locks.py": "a lock file, never through a link and without content",
     "base/private_files.py": "in a folder that only this user can open",
     "base/process.py": "a log that it removes and creates exclusively",
     "bundle/custody_page.py": "creates the name exclusively",
@@ -235,7 +239,7 @@ def _creates(call: ast.Call) -> bool:
         return "O_CREAT" in ast.unparse(call)
     if called in ("shutil.copyfile", "shutil.copy", "shutil.copy2"):
         return True
-    # write_text and write_bytes of base/files.py are functions, those of Path are methods.
+    # write_text and write_bytes of base/write_files.py are functions, those of Path are methods.
     return "." in called and called.endswith((".write_text", ".write_bytes", ".touch"))
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from checkout import nodes
-from gapforge.base.files import storage_error
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
+from gapforge.base.storage_errors import storage_error
 from gapforge.model import env_file
 from samples import ROOT
 

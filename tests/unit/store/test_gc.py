@@ -18,7 +18,9 @@ import pytest
 
 from fabricated_artifacts import FILES
 from gapforge.base.errors import BusyError, LockError, StorageError
-from gapforge.base.files import exclusive, mark_folder, sha256_bytes
+from gapforge.base.files import sha256_bytes
+from gapforge.base.marked_folders import mark_folder
+from gapforge.base.process_locks import exclusive
 from gapforge.base.project import Project
 from gapforge.cli import main as cli
 from gapforge.model import lock as locks

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gapforge.base import files as careful
+from gapforge.base import flush
 from gapforge.base.errors import FetchError, StorageError
 from gapforge.base.files import content_mtime
 from gapforge.store.store import Store, ViewResult
@@ -93,8 +93,8 @@ def test_add_all_syncs_before_renaming(
         named.append(target)
         real_replace(source, target)
 
-    monkeypatch.setattr(careful, "_syncfs_suffices", lambda folder: one_sync)
-    monkeypatch.setattr(careful, "_syncfs", syncfs)
+    monkeypatch.setattr(flush, "_syncfs_suffices", lambda folder: one_sync)
+    monkeypatch.setattr(flush, "_syncfs", syncfs)
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace)
     store.add_all(files)
@@ -112,7 +112,7 @@ def test_full_disk_leaves_files_unnamed(tmp_path: Path, monkeypatch: pytest.Monk
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(
-        careful, "_syncfs", lambda folder: False
+        flush, "_syncfs", lambda folder: False
     )  # it says that something went wrong, not what
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(StorageError, match=r"several-2: the disk is full"):
@@ -131,12 +131,12 @@ def test_syncfs_is_used_only_if_sufficient(tmp_path: Path, monkeypatch: pytest.M
         ("fuseblk", "6.1.0"): False,
     }
     for (kind, release), good in cases.items():
-        monkeypatch.setattr(careful, "system_text", lambda *_path, kind=kind: mount.format(kind))
+        monkeypatch.setattr(flush, "system_text", lambda *_path, kind=kind: mount.format(kind))
         monkeypatch.setattr(os, "uname", lambda release=release: SimpleNamespace(release=release))
-        assert careful._syncfs_suffices(tmp_path) is good
+        assert flush._syncfs_suffices(tmp_path) is good
     elsewhere = "1 2 0:99999 / / rw - ext4 none rw\n"
-    monkeypatch.setattr(careful, "system_text", lambda *_path: elsewhere)
-    assert careful._syncfs_suffices(tmp_path) is False
+    monkeypatch.setattr(flush, "system_text", lambda *_path: elsewhere)
+    assert flush._syncfs_suffices(tmp_path) is False
 
 
 def test_add_copy_keeps_the_original(tmp_path: Path) -> None:

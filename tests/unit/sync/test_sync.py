@@ -26,8 +26,9 @@ from gapforge.base.errors import (
     SecretError,
     TargetError,
 )
-from gapforge.base.files import exclusive, write_text
+from gapforge.base.process_locks import exclusive
 from gapforge.base.project import Project
+from gapforge.base.write_files import write_text
 from gapforge.cli import main as cli
 from gapforge.cli.verbs import sync as sync_verb
 from gapforge.image import build_inputs

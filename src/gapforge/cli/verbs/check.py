@@ -19,8 +19,9 @@ from gapforge.base.errors import (
     SourceError,
     UsageError,
 )
-from gapforge.base.files import contains, inside
+from gapforge.base.files import contains
 from gapforge.base.i18n import N_, _, pgettext
+from gapforge.base.paths import inside
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.base.text import first_names

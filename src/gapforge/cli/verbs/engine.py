@@ -9,8 +9,8 @@ from pathlib import Path
 
 from gapforge.base import process
 from gapforge.base.errors import EngineError, ToolError
-from gapforge.base.files import canonical_json
 from gapforge.base.i18n import N_, _
+from gapforge.base.json_text import canonical_json
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json

@@ -6,10 +6,12 @@ import argparse
 from collections.abc import Mapping
 
 from gapforge.base.errors import Fault, LockError, PresetError
-from gapforge.base.files import contains, inside, write_text
+from gapforge.base.files import contains
 from gapforge.base.i18n import N_, _
+from gapforge.base.paths import inside
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
+from gapforge.base.write_files import write_text
 from gapforge.cli import man_page
 from gapforge.compat.driver import driver_need
 from gapforge.model import catalog, component, preset

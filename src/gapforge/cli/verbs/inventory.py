@@ -7,11 +7,13 @@ import os
 from pathlib import Path
 
 from gapforge.base.errors import Fault, StorageError, UsageError, VerifyError
-from gapforge.base.files import atomic_file, open_regular, real_path
+from gapforge.base.files import open_regular
 from gapforge.base.i18n import N_, _
+from gapforge.base.paths import real_path
 from gapforge.base.process import quoted
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
+from gapforge.base.write_files import atomic_file
 from gapforge.cli.argument_parser import add_jobs, add_json, check_jobs, refuse_presets_with_all
 from gapforge.cli.output import print_error, print_json, show_table, warn
 from gapforge.model.preset import names as preset_names

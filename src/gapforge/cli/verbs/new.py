@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import UsageError
-from gapforge.base.files import given_path, real_path
 from gapforge.base.i18n import N_, _, localized
+from gapforge.base.paths import given_path, real_path
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
 from gapforge.base.text import whole_number

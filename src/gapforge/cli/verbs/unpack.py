@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import GapforgeError
-from gapforge.base.files import storage_error
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
+from gapforge.base.storage_errors import storage_error
 from gapforge.base.text import printable, utc
 from gapforge.bundle import custody_facts
 from gapforge.bundle.check_signatures import SignatureCheck
