@@ -17,7 +17,9 @@ from power_cut import power_cut
 from signers import make_key, needs_ssh_keygen, pub
 
 
-def test_atomic_file_and_its_removal_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_written_and_removed_files_survive_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "folder" / "file"
     with power_cut(monkeypatch) as disk:
         write_text(file, "one")
@@ -30,7 +32,7 @@ def test_atomic_file_and_its_removal_last(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("one_sync", [False, True])
-def test_objects_of_the_store_last(
+def test_stored_objects_survive_power_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_sync: bool
 ) -> None:
     store = Store(tmp_path / "store")
@@ -52,7 +54,7 @@ def test_objects_of_the_store_last(
 
 
 @pytest.mark.parametrize("one_sync", [False, True])
-def test_volumes_and_imported_objects_last(
+def test_volumes_and_imports_survive_power_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_sync: bool
 ) -> None:
     made = sender(tmp_path, {"sources/large": bytes(range(256)) * 4000})

@@ -307,7 +307,7 @@ def test_bytes_reach_a_program_exactly() -> None:
 
 
 @pytest.mark.parametrize("code", ["sys.exit(3)", "os.kill(os.getpid(), 9)"])
-def test_piped_program_that_fails_is_an_error_with_the_end_of_its_messages(code: str) -> None:
+def test_failure_of_a_piped_program_ends_with_its_output(code: str) -> None:
     lines = "import os, sys; [print(n, file=sys.stderr, flush=True) for n in range(40, 70)]; "
     with pytest.raises(ToolError) as error, process.piped(python(lines + code)) as output:
         assert output.read() == b""

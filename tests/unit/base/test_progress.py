@@ -34,7 +34,7 @@ class Clock:
         (3e12, "3.00 TB"),
     ],
 )
-def test_human_bytes(count: float, text: str) -> None:
+def test_bytes_are_shown_in_decimal_units(count: float, text: str) -> None:
     assert human_bytes(count) == text
 
 
@@ -50,7 +50,7 @@ def test_human_bytes(count: float, text: str) -> None:
         (7800, "2 h 10 min"),
     ],
 )
-def test_human_time(seconds: float, text: str) -> None:
+def test_seconds_are_shown_in_larger_units(seconds: float, text: str) -> None:
     assert human_time(seconds) == text
 
 

@@ -399,7 +399,7 @@ def test_good_signature_is_taken_wherever_it_is(site: Site) -> None:
     assert check.lock_signature(bundled(), LOCK_TEXT) == good
 
 
-def test_signature_of_a_stranger_is_installed_where_nobody_is_trusted(site: Site) -> None:
+def test_without_trust_any_signature_is_installed(site: Site) -> None:
     check = site.check_trusting_nobody()
     assert check.lock_signature(bundled(), LOCK_TEXT) is None
     path = site.medium / f"{'a' * 24}.p.lock.sig"

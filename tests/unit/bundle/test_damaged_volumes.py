@@ -675,7 +675,7 @@ def test_changed_request_is_rejected(tmp_path: Path) -> None:
         repair(sender(tmp_path), read_request(file), tmp_path / "x", size=SIZE)
 
 
-def test_merged_and_without() -> None:
+def test_ranges_are_merged_and_subtracted() -> None:
     assert merged([(5, 7), (0, 2), (2, 5), (9, 10)]) == [(0, 7), (9, 10)]
     assert without((0, 10), []) == [(0, 10)]
     assert without((0, 10), [(0, 10)]) == [] and without((3, 6), [(0, 4), (5, 9)]) == [(4, 5)]
@@ -746,7 +746,7 @@ class Moments:
         pytest.fail("no time was within the run")
 
 
-def test_killed_pack_converges(tmp_path: Path) -> None:
+def test_killed_pack_gives_the_same_files(tmp_path: Path) -> None:
     chance = random.Random(5)
     made = sender(
         tmp_path, {f"sources/{n}": chance.randbytes(chance.randrange(900_000)) for n in range(20)}
@@ -772,7 +772,7 @@ def test_killed_pack_converges(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "y1")
 
 
-def test_killed_unpack_converges(tmp_path: Path) -> None:
+def test_killed_unpack_gives_the_same_store(tmp_path: Path) -> None:
     chance = random.Random(6)
     made = sender(
         tmp_path, {f"sources/{n}": chance.randbytes(chance.randrange(900_000)) for n in range(20)}

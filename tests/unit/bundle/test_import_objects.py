@@ -247,7 +247,7 @@ def test_batch_is_named_when_it_is_full(
     assert store.given[-1] == {}, "each file is named once"
 
 
-def test_batch_that_cannot_be_named_is_an_error_of_the_store(tmp_path: Path) -> None:
+def test_batch_without_names_is_a_store_error(tmp_path: Path) -> None:
     store, added = Names(tmp_path), []
     store.error = OSError(errno.EIO, os.strerror(errno.EIO))
     batch = import_objects.StoreBatch(store, added.append)  # type: ignore[arg-type]

@@ -614,14 +614,14 @@ def test_every_flipped_header_bit_is_detected(tmp_path: Path) -> None:
         ".gapforge-x/y",
     ],
 )
-def test_private_paths(name: str) -> None:
+def test_private_path_has_a_reason(name: str) -> None:
     assert private_reason(name)
 
 
 @pytest.mark.parametrize(
     "name", ["docs/env.md", ".env.template", ".env.example", "src/.environment", "docs/.envelope/x"]
 )
-def test_paths_that_are_not_private(name: str) -> None:
+def test_similar_path_is_not_private(name: str) -> None:
     assert not private_reason(name)
 
 
@@ -1264,7 +1264,7 @@ def test_new_locks_wait_for_artifacts(checkout: Callable[[str], Project], tmp_pa
     assert command(site, "verify", PRESET).returncode == 0
 
 
-def test_count_media() -> None:
+def test_media_are_counted_by_their_size() -> None:
     spans = [Part(sha256_bytes(bytes([n])), 3 * 10**9, 0, 3 * 10**9) for n in range(5)]
     assert count_media(make_plan(spans, [], 3_700_000_000)) == [
         (4 * 10**9, 5),

@@ -45,7 +45,7 @@ def mounts(monkeypatch: pytest.MonkeyPatch, file: Path, *points: tuple[Path | st
     monkeypatch.setattr(disk_space, "MOUNTS", file)
 
 
-def test_which_file_system_a_folder_is_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_system_is_that_of_the_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stick, odd = tmp_path / "stick", tmp_path / "a b"
     (stick / "in").mkdir(parents=True)
     (tmp_path / "link").symlink_to(stick)
@@ -101,7 +101,7 @@ def test_a_fat_stick_is_known_before_anything_is_written(
     )
 
 
-def test_an_object_too_large_for_a_fat_site(
+def test_object_too_large_for_fat_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = sender(tmp_path)
@@ -115,7 +115,7 @@ def test_an_object_too_large_for_a_fat_site(
     assert hashes(site) == set()
 
 
-def test_a_disk_without_hard_links_is_said_once(
+def test_disk_without_hard_links_is_reported_once(
     tmp_path: Path,
     no_links: None,
     monkeypatch: pytest.MonkeyPatch,
@@ -137,7 +137,7 @@ def test_a_disk_without_hard_links_is_said_once(
     assert all(verify(site.artifacts_of(name)).ok for name in names)
 
 
-def test_hard_links_are_nothing_to_speak_of(
+def test_site_with_hard_links_reports_no_copies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     carry(sender(tmp_path), tmp_path / "stick", size=SIZE)

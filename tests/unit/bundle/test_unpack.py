@@ -326,7 +326,7 @@ def test_missing_lock_is_not_counted(site: Project) -> None:
     assert run.result.incomplete == {PRESET: -1} and run.result.presets == []
 
 
-def test_paths_of_an_earlier_import(tmp_path: Path) -> None:
+def test_unreadable_lock_has_no_earlier_paths(tmp_path: Path) -> None:
     made = sender(tmp_path, {"sources/a": b"a", "b": b"b"})
     lock = made.project.lock_file(PRESET)
     assert set(unpacking._paths_of(lock)) == {"sources/a", "b"}
@@ -561,7 +561,7 @@ def test_whole_volumes_are_requested_if_their_contents_are_unknown(
     assert of(b"a") in request.parts
 
 
-def test_whole_import(tmp_path: Path, site: Project) -> None:
+def test_complete_import_removes_its_record(tmp_path: Path, site: Project) -> None:
     """The counts, the objects, and the record for gc that a complete import removes."""
     made = sender(tmp_path, {"sources/a": b"a" * 100, "sources/b": b"b" * 5000})
     packed = carry(made, tmp_path / "medium", size=6000)

@@ -87,7 +87,7 @@ def test_full_disk_is_told_before_every_byte_is_verified(
     ],
 )
 @pytest.mark.parametrize("by_flag", [True, False])
-def test_flag_with_an_impossible_value_is_a_usage_error_before_anything_else(
+def test_impossible_flag_value_is_refused_first(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -51,9 +51,7 @@ def test_tables_fit_the_window(monkeypatch: pytest.MonkeyPatch, columns: int) ->
     assert (f"  STATE: {ROWS[1][1]}" in lines) is (columns < 60), "blocks below 60 columns only"
 
 
-def test_long_word_of_the_last_column_gets_a_line_of_its_own(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_long_word_gets_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """One long name of a file does not make blocks of all rows."""
     monkeypatch.setenv("COLUMNS", "60")
     name = "images/" + "a" * 64

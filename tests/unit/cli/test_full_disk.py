@@ -112,7 +112,7 @@ def failure(lines: list[str]) -> GapforgeError:
         "fatal error: error writing to /tmp/x.s: Disk quota exceeded",
     ],
 )
-def test_step_that_finds_the_engines_disk_full_is_no_failed_build(text: str) -> None:
+def test_full_engine_disk_is_no_failed_build(text: str) -> None:
     assert_error(failure([*LINES[:2], f"#7 10.1 {text}", *LINES[3:]]), StorageError)
     assert values_of(failure(LINES).message)["folder"] == "/var/lib/docker"
     other = [line.replace("#7", "#8") for line in LINES[:3]]

@@ -143,7 +143,9 @@ def test_image_without_an_application_is_written_short(place: Project) -> None:
     assert cli.main(["check", "mine"]) == 0
 
 
-def test_questions_in_a_terminal(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_is_asked_for_template_and_source(
+    place: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -160,7 +162,7 @@ def test_questions_in_a_terminal(place: Project, monkeypatch: pytest.MonkeyPatch
     assert cli.main(["new", "other"]) == 2
 
 
-def test_practice_only_on_request(place: Project) -> None:
+def test_practice_preset_is_made_on_request(place: Project) -> None:
     words = ["--from", "debian12-cpu-quickstart", "--practice"]
     words += ["--app-source", str(place.root / "examples/xaiva-media")]
     assert cli.main(["new", "mine", *words]) == 0

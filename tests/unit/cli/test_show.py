@@ -53,7 +53,7 @@ def shown(
 
 
 @pytest.mark.usefixtures("project")
-def test_origin_of_each_value(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_value_names_its_origin(capsys: pytest.CaptureFixture[str]) -> None:
     values = shown(capsys, "own")
     assert values["os.version"] == [("22.04", "preset", "")]
     assert values["practice"] == [(False, "default", "")]

@@ -115,7 +115,7 @@ def test_folder_of_root_is_named_with_the_command_that_mends_it(site: Project) -
 
 
 @needs_root
-def test_only_files_of_root_in_folders_of_the_caller_are_given(
+def test_only_root_files_in_own_folders_are_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SUDO_UID", str(USER))

@@ -118,7 +118,7 @@ def test_presets_use_checksums_of_catalog() -> None:
         ("8.6.1.6-1", "8.6.1.6", 0),
     ],
 )
-def test_version_order(left: str, right: str, order: int) -> None:
+def test_versions_are_ordered_by_their_numbers(left: str, right: str, order: int) -> None:
     a, b = versions.key(left), versions.key(right)
     assert (a > b) - (a < b) == order
 
@@ -135,5 +135,7 @@ def test_version_order(left: str, right: str, order: int) -> None:
         ("9.9", "", "", True),
     ],
 )
-def test_version_range(version: str, least: str, most: str, inside: bool) -> None:
+def test_version_within_its_limits_is_inside(
+    version: str, least: str, most: str, inside: bool
+) -> None:
     assert versions.within(version, least, most) == inside

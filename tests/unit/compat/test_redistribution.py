@@ -47,7 +47,7 @@ CUDA = json.loads((ROOT / "presets/ubuntu22.04-cuda12.4-torch2.5.json").read_tex
         ("", UNKNOWN),
     ],
 )
-def test_verdict_on_a_licence(licence: str, verdict: str) -> None:
+def test_verdict_follows_from_the_licence(licence: str, verdict: str) -> None:
     assert verdict_of(licence) == verdict
 
 

@@ -483,7 +483,7 @@ def test_old_torch_needs_numpy_1(torch: str, packages: list[str], works: bool) -
 
 
 @pytest.mark.parametrize(("torch", "works"), [("2.2.9", False), ("2.3.9", True)])
-def test_torch_that_the_catalog_does_not_know_may_need_numpy_1(torch: str, works: bool) -> None:
+def test_unknown_torch_may_need_numpy_1(torch: str, works: bool) -> None:
     raw = stack(pytorch__torch=f"{torch}+cu118", python__packages=["numpy"])
     assert (errors(raw, "numpy") == []) == works
 

@@ -167,7 +167,7 @@ def test_env_readable_by_others_warns(mode: int, status: str) -> None:
     assert machine_checks.env(env_file(mode), [], "").status == status
 
 
-def test_trusted_signers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signers_that_cannot_be_used_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No signers are fine; an unreadable list, or signers without ssh-keygen, are not."""
     project = Project(tmp_path / "project", tmp_path / "artifacts")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
@@ -329,7 +329,7 @@ def test_new_gpu_names_the_needed_cuda() -> None:
     assert "12.8" in line.action
 
 
-def test_gpu_of_a_preset_whose_torch_has_no_code_for_it() -> None:
+def test_torch_without_code_for_the_gpu_fails() -> None:
     raw = samples.raw_preset(
         cuda="12.8", pytorch={"torch": "2.6.0+cu126", "index": "https://h.example/whl/cu126"}
     )
@@ -478,7 +478,7 @@ def test_estimate_counts_debs_in_every_role() -> None:
     assert two.engine - none.engine == 2 * (one.engine - none.engine) > 6 * GB
 
 
-def test_disk_of_a_partial_lock_is_at_least_and_says_what_is_missing() -> None:
+def test_disk_of_partial_lock_is_a_minimum() -> None:
     enough = Place("engine", volume(), 30 * GB, unknown="2 base images")
     (line,) = disk_checks.disk([enough])
     assert line.status == WARN

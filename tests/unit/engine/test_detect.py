@@ -88,7 +88,7 @@ def test_new_client_uses_buildx(clients: Any) -> None:
     )
 
 
-def test_argument_beats_order(clients: Any) -> None:
+def test_engine_of_the_argument_is_chosen(clients: Any) -> None:
     clients(client="20.10.24", buildx="0.13.1")
     assert detect.choose().info.name == "docker-buildkit"
     assert detect.choose("docker-buildx").info.name == "docker-buildx"
@@ -215,7 +215,7 @@ class TestPrivateEngine:
     def own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(private_daemon_state, "running_host", lambda project: self.OWN)
 
-    def test_is_used_without_default_daemon(self, clients: Any) -> None:
+    def test_private_engine_is_used_without_default_daemon(self, clients: Any) -> None:
         fake = clients(down=DOWN, up_hosts=[self.OWN])
         info = detect.choose().info
         assert (info.host, info.private) == (self.OWN, True)
@@ -226,12 +226,12 @@ class TestPrivateEngine:
         ]
         assert asked == ["", self.OWN]
 
-    def test_system_docker_is_preferred(self, clients: Any) -> None:
+    def test_system_docker_precedes_the_private_engine(self, clients: Any) -> None:
         clients()
         assert detect.choose().info.host == ""
 
     @pytest.mark.parametrize("chosen", ["DOCKER_HOST", "DOCKER_CONTEXT", "config"])
-    def test_never_replaces_a_chosen_daemon(
+    def test_private_engine_never_replaces_a_chosen_daemon(
         self, clients: Any, chosen: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         clients(down=DOWN, up_hosts=[self.OWN])

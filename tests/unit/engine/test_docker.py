@@ -169,7 +169,7 @@ def test_error_class_of_failed_build(
         engine.build(request(tmp_path / "ctx", "FROM x\n"), lambda line: None)
 
 
-def test_full_disk_while_loading(engine: DockerEngine, fake: Fake) -> None:
+def test_full_disk_while_loading_names_its_folder(engine: DockerEngine, fake: Fake) -> None:
     fake.set(
         load_error="Error processing tar file(exit status 1): write /x: no space left on device"
     )

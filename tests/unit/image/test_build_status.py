@@ -155,7 +155,7 @@ def test_live_line_makes_way_for_the_log_and_comes_back(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_quiet_is_quiet(clock: Clock, terminal: bool) -> None:
+def test_quiet_build_prints_no_status(clock: Clock, terminal: bool) -> None:
     out = Terminal() if terminal else io.StringIO()
     line = StatusLine(interval=30, out=out, quiet=True)
     with BuildStatus(line, {}) as status:
@@ -166,7 +166,7 @@ def test_quiet_is_quiet(clock: Clock, terminal: bool) -> None:
     assert out.getvalue() == ""
 
 
-def test_korean(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_is_written_in_korean(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     status = BuildStatus(StatusLine(out=Terminal()), {"opencv 2/2": 215.0})
     status.feed("#9 [opencv 2/2] RUN x")
@@ -231,7 +231,7 @@ def test_line_fits_the_terminal_and_comes_without_output(
         (["#5 sha256:" + "0" * 64], ""),
     ],
 )
-def test_titles(clock: Clock, lines: list[str], expected: str) -> None:
+def test_step_is_shown_by_its_title(clock: Clock, lines: list[str], expected: str) -> None:
     status = BuildStatus(StatusLine(out=Terminal()), {})
     for line in lines:
         status.feed(line)

@@ -139,7 +139,7 @@ def test_alternative_belongs_to_the_package_of_its_file(image: Image) -> None:
     assert image.needs("libblas.so.3") == ["libopenblas0"]
 
 
-def test_diverted_library(image: Image) -> None:
+def test_diverted_library_belongs_to_its_package(image: Image) -> None:
     """NVIDIA's packages move Mesa's libGL away, dpkg's lists still say where it was."""
     image.package("libgl1", f"{LIB}/libGL.so.1", real=False)
     image.file("/usr/lib/mesa-diverted/libGL.so.1", b"")

@@ -76,7 +76,7 @@ def document(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> 
 
 
 @pytest.mark.parametrize("changes", WITHOUT, ids=["left out", "null"])
-def test_plan_has_no_folder_no_secret_and_no_check_of_an_application(
+def test_plan_has_nothing_of_an_application(
     place: Project, changes: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(place, **changes)

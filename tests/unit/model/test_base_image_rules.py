@@ -85,7 +85,7 @@ def calls(folder: str) -> set[str]:
     }
 
 
-def test_no_judgement_exists_at_one_end_alone() -> None:
+def test_sync_and_build_apply_the_same_rules() -> None:
     rules = {
         name
         for name, value in vars(base_image_rules).items()

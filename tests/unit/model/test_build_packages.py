@@ -106,7 +106,7 @@ def test_a_component_that_is_not_used_brings_nothing() -> None:
     assert names == expected
 
 
-def test_packages_of_the_preset_come_first_and_count_with_a_version_and_an_architecture() -> None:
+def test_preset_packages_come_first_with_version_or_architecture() -> None:
     own = ["gdb", "cmake=3.25.1-1", "nasm:amd64"]
     preset = made(apt={"builder": own})
     assert list(preset.debs("builder")[:3]) == own
@@ -114,7 +114,7 @@ def test_packages_of_the_preset_come_first_and_count_with_a_version_and_an_archi
     assert {"kind": "preset"} in preset.apt_packages["builder"][1].to_json()["reasons"]
 
 
-def test_derived_packages_are_part_of_the_state_only_if_the_preset_does_not_name_them() -> None:
+def test_state_covers_packages_that_the_preset_omits() -> None:
     full = [package.name for package in made().apt_packages["builder"]]
     python = ["python3.11=3.11.2-6"]  # counts as the package that the component python names
     named = made(apt={"builder": full, "runtime": python})
@@ -241,7 +241,7 @@ def test_check_says_what_cannot_be_built(
     assert all(f.path == options and f.suggestion for f in found)
 
 
-def test_what_the_os_lacks_may_come_from_another_source_or_from_the_base_image() -> None:
+def test_other_source_or_base_image_replaces_os_package() -> None:
     raw = with_option("--enable-libfdk-aac").raw
     named = presets.parse({**raw, "apt": {"builder": ["libfdk-aac-dev=2.0.2-1"]}}, COMPONENTS)
     assert problems(named) == []
@@ -250,7 +250,7 @@ def test_what_the_os_lacks_may_come_from_another_source_or_from_the_base_image()
     assert [f"{f.severity} {f.rule}" for f in found] == ["warning option-library"]
 
 
-def test_a_library_of_an_os_may_be_too_old_for_a_version() -> None:
+def test_library_of_the_os_may_be_too_old() -> None:
     old = with_option("--enable-vulkan", system=UBUNTU)
     assert problems(old) == []
     configure = [*old.raw["ffmpeg"]["configure"]]

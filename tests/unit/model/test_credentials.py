@@ -161,7 +161,7 @@ def test_refused_login_names_what_to_change(
     assert (auth in seen) is with_login and "canary-pw" not in seen
 
 
-def test_outdated_logs_in_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outdated_uses_the_registry_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     note = skopeo(tmp_path, monkeypatch)
     network = Network(retries=0).with_credentials(env(tmp_path, "REGISTRY_LOGINS='r.io u pw'\n"))
     for ask in (published_releases.registry_tags, published_releases.image_digest):
@@ -192,7 +192,9 @@ def state(needs: list[Need]) -> dict[str, bool]:
     return {f"{need.key} {' '.join(need.of)}": need.present for need in needs}
 
 
-def test_needs_of_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preset_names_the_credentials_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("REGISTRY_AUTH_FILE", raising=False)
     preset = samples.preset(**private_preset())

@@ -57,7 +57,7 @@ def faults(data: bytes | str) -> list[tuple[object, str]]:
         ("K=it's", "it's"),
     ],
 )
-def test_forms_of_a_line(line: str, value: str) -> None:
+def test_value_is_read_from_every_form(line: str, value: str) -> None:
     assert values(f"# c\n\n{line}\nOTHER=1\n") == {"K": value, "OTHER": "1"}
 
 
@@ -91,7 +91,7 @@ def test_every_fault_has_its_line(language: str, monkeypatch: pytest.MonkeyPatch
         "T='a\0b'",
     ],
 )
-def test_value_that_would_be_cut_or_keep_its_quotes_has_its_line(line: str) -> None:
+def test_ambiguous_value_is_a_fault_with_line(line: str) -> None:
     assert [number for number, _problem in faults(f"A=1\n{line}\nB=2\n")] == [2]
     assert values("T='#s3cret'\nU='\u201cabc\u201d'\nV=a\u201cb\n") == {
         "T": "#s3cret",
@@ -102,7 +102,7 @@ def test_value_that_would_be_cut_or_keep_its_quotes_has_its_line(line: str) -> N
 
 @pytest.mark.parametrize("quote", ["'", '"'])
 @pytest.mark.parametrize("char", ["\0", "\x1b", "\r"])
-def test_control_character_in_a_later_line_of_a_value_has_its_line(quote: str, char: str) -> None:
+def test_control_character_is_reported_in_its_line(quote: str, char: str) -> None:
     text = f"A=1\nT={quote}first\nsec{char}ond{quote}\nB=2\n"
     assert 3 in [number for number, _problem in faults(text)]
     assert "T" not in parse(text.encode())[0]

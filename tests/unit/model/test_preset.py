@@ -242,7 +242,7 @@ def test_load_reports_every_broken_rule(place: Project) -> None:
         ({"command": ["/usr/local/bin/build-application"]}, ["$.application.command[0]"]),
     ],
 )
-def test_application_of_a_preset(
+def test_application_is_read_or_its_fault_named(
     place: Project, application: dict[str, Any], where: list[str]
 ) -> None:
     raw = samples.raw_preset()

@@ -1300,7 +1300,7 @@ def test_exit_without_error_document(lines: list[str], document: object) -> None
     assert run_gapforge.error_of(-9, document, lines).exit_code == 1
 
 
-def test_site_has_the_token_of_the_environment_only_if_the_application_names_it(
+def test_site_gets_only_tokens_of_the_application(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GITHUB_TOKEN", "from-ci")

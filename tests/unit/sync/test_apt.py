@@ -148,7 +148,7 @@ Suites: ./
 """
 
 
-def test_one_line_sources() -> None:
+def test_usable_one_line_sources_are_read() -> None:
     entries = apt_sources.read_one_line(ONE_LINE)
     usable = [e for e in map(apt_sources.usable, entries) if e]
     assert [e.uris[0] for e in usable] == ["http://a.example/debian", "https://b.example/x"]
@@ -690,7 +690,7 @@ def test_dependency_for_other_cuda_is_rejected(tmp_path: Path, closure: Closure)
 
 
 @needs_apt
-def test_local_repository_package(tmp_path: Path, closure: Closure) -> None:
+def test_local_repository_inside_a_deb_is_used(tmp_path: Path, closure: Closure) -> None:
     inner = tmp_path / "inner"
     nvidia(inner, "8.6.1.6-1+cuda11.8", "8.6.1.6-1+cuda12.0")
     flat_repository(inner)

@@ -51,7 +51,7 @@ def named_finally(tmp_path: Path) -> list[str]:
     return [p.name for p in (tmp_path / "store" / "sha256").rglob("*") if p.is_file()]
 
 
-def test_download_into_store(tmp_path: Path) -> None:
+def test_downloaded_file_is_stored_read_only(tmp_path: Path) -> None:
     with file_server() as site:
         got = fetch(tmp_path, site.add("/x.tar.gz", BODY))
     store = Store(tmp_path / "store")
@@ -383,7 +383,7 @@ def test_messages_contain_no_token(tmp_path: Path) -> None:
     assert "hunter2" not in fault(error) and "canary" not in fault(error)
 
 
-def test_file_address(tmp_path: Path) -> None:
+def test_file_address_is_read_or_named(tmp_path: Path) -> None:
     (tmp_path / "a b").write_bytes(BODY)
     fetch(tmp_path, (tmp_path / "a b").as_uri())
     with pytest.raises(FetchError) as error:
@@ -391,7 +391,7 @@ def test_file_address(tmp_path: Path) -> None:
     assert "does not exist" in fault(error)
 
 
-def test_empty_file(tmp_path: Path) -> None:
+def test_empty_file_is_downloaded(tmp_path: Path) -> None:
     with file_server() as site:
         got = fetch(tmp_path, site.add("/x", b""), sha=hashlib.sha256(b"").hexdigest())
     assert got.size == 0

@@ -194,7 +194,7 @@ def test_token_is_in_no_command_line_and_no_environment(
         ("https://api.github.com/repos/a/b/releases/assets/7", "releases/assets/7"),
     ],
 )
-def test_addresses_of_the_api(address: str, path: str) -> None:
+def test_github_address_is_that_of_the_api(address: str, path: str) -> None:
     service = GitHub(token="t")
     file = service.find(address)
     assert file is not None and file.repository == "a/b"

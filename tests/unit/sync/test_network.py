@@ -22,7 +22,7 @@ def network(**env: str) -> Network:
     return Network.from_environment({"HOME": "/nonexistent", **env})
 
 
-def test_defaults() -> None:
+def test_network_has_defaults_without_variables() -> None:
     pip = pip_settings.read({"HOME": "/nonexistent"})
     assert network() == Network(index_url=pip.index_url, ignored=pip.not_used)
     assert (network().jobs, network().retries, network().offline) == (4, 5, False)
@@ -59,7 +59,7 @@ def test_longest_mirror_wins() -> None:
         ("m:5000", "localhost/x:1", "localhost/x:1"),
     ],
 )
-def test_registry_mirror(mirror: str, image: str, expected: str) -> None:
+def test_mirror_replaces_only_its_registry(mirror: str, image: str, expected: str) -> None:
     assert network(GAPFORGE_REGISTRY_MIRROR=mirror).registry(image) == expected
 
 

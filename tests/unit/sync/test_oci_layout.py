@@ -560,7 +560,9 @@ def test_clean_tar_keeps_extended_attributes(tmp_path: Path) -> None:
         ("x:1@sha256:ab", ("x", "1", "sha256:ab")),
     ],
 )
-def test_split_reference(reference: str, parts: tuple[str, str, str]) -> None:
+def test_reference_is_split_into_name_tag_digest(
+    reference: str, parts: tuple[str, str, str]
+) -> None:
     assert split_reference(reference) == parts
 
 

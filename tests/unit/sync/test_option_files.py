@@ -52,7 +52,7 @@ def check(preset: Preset, files: Files) -> list[str]:
     return option_files.check(preset, files)
 
 
-def test_a_file_of_the_package_its_dependency_or_the_base_image_is_found(tmp_path: Path) -> None:
+def test_file_is_found_in_package_dependency_or_base(tmp_path: Path) -> None:
     debs = {
         "libx265-dev": [f"{PKGCONFIG}/x265.pc"],
         "libjpeg62-turbo-dev": ["usr/include/jpeglib.h"],
@@ -97,7 +97,7 @@ def test_a_component_may_bring_a_library_that_the_os_lacks(tmp_path: Path) -> No
     assert check(brought, Files({}, [], tmp_path)) == []
 
 
-def test_a_package_that_apt_lacks_is_named_with_the_option_that_needs_it() -> None:
+def test_package_that_apt_lacks_names_its_option() -> None:
     preset = with_options("--enable-libx265")
     faults = [Fault("libx265-dev", "p"), Fault("nasm", "p"), Fault("other", "p")]
     explained = apt_errors.with_reasons(faults, preset.apt_packages["builder"])

@@ -383,7 +383,7 @@ def test_login_of_an_index_is_in_no_message_about_time(
     assert "compile" in error.value.render() and "canary" not in error.value.render()
 
 
-def test_login_of_an_index_is_in_no_argument_and_no_file_for_others(
+def test_index_login_reaches_uv_only_by_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: Preset
 ) -> None:
     fake_uv(tmp_path, monkeypatch, 'echo "$@" >argv; env >environment; exit 2')

@@ -145,7 +145,7 @@ def test_record_is_beside_a_list_that_this_user_maintains(
     assert rollback_protection.record_file(own / "allowed_signers") == own / "accepted.json"
 
 
-def test_every_record_counts(
+def test_newest_of_all_records_counts(
     tmp_path: Path, project: Project, trusted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of this user, of others who use the list, and of versions before 0.2."""
@@ -221,7 +221,7 @@ def test_one_change_of_the_record_at_a_time(project: Project, trusted: Path) -> 
     assert [file.name for file in trusted.parent.iterdir()] == [".accepted.json.lock"]
 
 
-def test_home_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_comes_from_home_or_passwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "relative")
     known = pwd.getpwuid(os.getuid()).pw_dir
     assert rollback_protection.home_folder() == Path(known)

@@ -864,7 +864,7 @@ def test_only_the_foreground_asks_at_the_terminal(
     assert closed == opened
 
 
-def test_environment_of_openssh(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openssh_never_asks_in_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSH_ASKPASS_REQUIRE", raising=False)
     key = ssh_signatures.SigningKey(Path("/k"), ED25519)
     never = {"LC_ALL": "C", "SSH_ASKPASS_REQUIRE": "never"}

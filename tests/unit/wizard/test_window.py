@@ -111,7 +111,7 @@ def test_skipped_steps_are_told_with_the_reason(facts: Facts) -> None:
     assert unready.current is not None and unready.current.items[0].value == "end"
 
 
-def test_what_can_be_built_here_comes_first(facts: Facts) -> None:
+def test_preset_with_artifacts_is_offered_first(facts: Facts) -> None:
     name = "ubuntu22.04-cuda12.8-torch2.8"
     project, preset = facts.project, facts.presets[name]
     fabricate(project, preset)

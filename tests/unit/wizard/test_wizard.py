@@ -144,7 +144,7 @@ def test_taken_name_gets_a_number(place: Project) -> None:
     assert preset.find(place.presets, str(second.preset)).tensorrt is None
 
 
-def test_manual_without_gpu(place: Project) -> None:
+def test_manual_preset_without_gpu_has_no_tensorrt(place: Project) -> None:
     answers, screen = talk(place, "manual\nubuntu:22.04\n\n2.5.1\n\n")
     assert answers.preset == "ubuntu22.04-cpu-torch2.5"
     assert "cpu, torchvision" in screen
@@ -286,7 +286,7 @@ def test_every_menu_has_one_default() -> None:
         assert len({item.value for item in menu}) == len(menu)
 
 
-def test_lowest_driver_of_a_menu_is_the_one_of_the_preset_doctor_and_check(place: Project) -> None:
+def test_menu_names_the_driver_that_check_names(place: Project) -> None:
     known = existing(place)
     for item in choices.base_menu(CATALOG):
         template = compose_preset.template_for(item.value, known, CATALOG)
