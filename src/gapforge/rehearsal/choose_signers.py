@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import Fault, TrustError
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.bundle.volume_reader import find_files
 from gapforge.trust import ssh_signatures, trusted_signers
 from gapforge.trust.ssh_signatures import BadSignature, PublicKey
-
-
-def find_signatures(folders: Sequence[Path]) -> list[Path]:
-    """Return the signature files beside the volumes."""
-    existing = [folder for folder in folders if folder.is_dir()]
-    return list(find_files(existing, ssh_signatures.SUFFIX))
 
 
 def choose_signers(
@@ -27,7 +20,7 @@ def choose_signers(
 
     It is this machine's list. If that is empty, the owner of every signature's key is written to
     ``new_list``: this proves no identity, but every signature is really verified.
-    Raises TrustError if this machine's list, or every signature, cannot be read. ``sign_command``
+    Raise TrustError if this machine's list, or every signature, cannot be read. ``sign_command``
     makes good signatures.
     """
     keys, faults = _read_keys(signatures)

@@ -13,34 +13,27 @@ from pathlib import Path
 
 from gapforge.base import limits
 from gapforge.base.errors import Fault, TrustError
-from gapforge.base.files import read_regular, sha256_bytes, sha256_file
+from gapforge.base.files import read_regular, sha256_file
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.bundle.bundle_index import read_index
-from gapforge.bundle.receiver_program import receiver_bytes
 from gapforge.bundle.repository_archive import archive_name
 from gapforge.bundle.volume_format import Damaged
-from gapforge.bundle.volume_reader import find_files
 from gapforge.rehearsal.rehearsed_bundle import RehearsedBundle
 from gapforge.trust import ssh_signatures, trusted_signers
 from gapforge.trust.ssh_signatures import BUNDLE, CUSTODY, SUFFIX, BadSignature
 from gapforge.trust.trusted_signers import Signers, Untrusted
 
 
-def known_receiver(project: Project, bundle: RehearsedBundle, again: str) -> bytes:
-    """Return the receiver of the bundle, b"" without one: what was examined is what may run.
-
-    Raise TrustError if the bundle has a program that is not ours and that no signer names.
-    ``again`` is the command that packs the bundle again.
-    """
-    receiver = read_regular(bundle.receiver, limits.STATE) if bundle.receiver is not None else b""
+def require_known_programs(project: Project, bundle: RehearsedBundle) -> None:
+    """Raise TrustError if the bundle has a program that is not ours and that no signer names."""
     faults = []
     signed: list[bytes] | None = None
-    for sha256, name, ours in _programs(project, bundle, receiver):
+    for sha256, name, ours in _programs(project, bundle):
         if ours:
             continue
         if signed is None:
-            signed = list(_signed_texts(bundle.folders, trusted_signers.load(project)))
+            signed = list(_signed_texts(bundle.signatures, trusted_signers.load(project)))
         if not any(sha256.encode() in text for text in signed):
             faults.append(Fault(name, _("of unknown origin: sha256 {sha256}", sha256=sha256)))
     if faults:
@@ -50,29 +43,26 @@ def known_receiver(project: Project, bundle: RehearsedBundle, again: str) -> byt
             hint=_(
                 "pack the bundle again: {command}; or have it signed (--sign KEY) by a trusted "
                 "signer: ./gapforge trust list",
-                command=again,
+                command=bundle.pack_command,
             ),
         )
-    return receiver
 
 
-def _programs(
-    project: Project, bundle: RehearsedBundle, receiver: bytes
-) -> Iterator[tuple[str, str, bool]]:
+def _programs(project: Project, bundle: RehearsedBundle) -> Iterator[tuple[str, str, bool]]:
     """Yield SHA-256 and name of each program, and whether this machine made it."""
-    if bundle.receiver is not None:
-        yield sha256_bytes(receiver), str(bundle.receiver), receiver == receiver_bytes()
+    if (receiver := bundle.receiver) is not None:
+        yield receiver.sha256, str(receiver.path), receiver.of_this_gapforge
     if bundle.tool and bundle.tool in bundle.objects:
         kept = project.state / "bundles" / archive_name(bundle.tool)
         ours = kept.is_file() and sha256_file(kept) == bundle.tool
         yield bundle.tool, _("the gapforge repository of the bundle"), ours
 
 
-def _signed_texts(folders: Sequence[Path], signers: Signers) -> Iterator[bytes]:
+def _signed_texts(signatures: Sequence[Path], signers: Signers) -> Iterator[bytes]:
     """Yield the pages and indexes beside the volumes that a trusted signer signed."""
     if not signers:
         return
-    for file in find_files([folder for folder in folders if folder.is_dir()], SUFFIX):
+    for file in signatures:
         signed = file.with_name(file.name.removesuffix(SUFFIX))
         try:
             if signed.suffix == ".json":

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -38,10 +38,10 @@ from gapforge.model import preset as presets
 from gapforge.model.lock import LOCK_FILE
 from gapforge.model.preset import Preset
 from gapforge.rehearsal import rehearsed_bundle, simulated_site
-from gapforge.rehearsal.choose_signers import choose_signers, find_signatures
-from gapforge.rehearsal.program_origin import known_receiver
+from gapforge.rehearsal.choose_signers import choose_signers
+from gapforge.rehearsal.program_origin import require_known_programs
 from gapforge.rehearsal.record import LOG, Record, remove_records
-from gapforge.rehearsal.rehearsed_bundle import RehearsedBundle, pack_command
+from gapforge.rehearsal.rehearsed_bundle import RehearsedBundle
 from gapforge.rehearsal.run_gapforge import (
     SiteRunner,
     can_leave_network,
@@ -76,7 +76,7 @@ def rehearse(project: Project, preset: Preset, options: Options, *, say: Say, sh
     """Rehearse one preset; return the record, which is also written to dist/PRESET.
 
     ``say`` receives milestones, ``show`` every line that the steps print. A failed step is part of
-    the record. Raises VerifyError without a bundle and artifacts, BusyError, and StorageError if
+    the record. Raise VerifyError without a bundle and artifacts, BusyError, and StorageError if
     the record cannot be written.
     """
     if not options.folders and not project.artifacts_of(preset.name).is_dir():
@@ -98,30 +98,39 @@ def rehearse(project: Project, preset: Preset, options: Options, *, say: Say, sh
             types=options.types,
         )
         with open_replaced(dist / LOG) as log:
-            _Rehearsal(project, preset, options, record, say, show, log).run()
+            _Rehearsal(
+                project=project,
+                preset=preset,
+                options=options,
+                record=record,
+                say=say,
+                show=show,
+                log=log,
+            ).run()
         record.end()
         record.write(dist)
     return record
 
 
+@dataclass(kw_only=True)
 class _Rehearsal:
-    def __init__(
-        self,
-        project: Project,
-        preset: Preset,
-        options: Options,
-        record: Record,
-        say: Say,
-        show: Say,
-        log: TextIO,
-    ) -> None:
-        self.project, self.preset, self.options, self.record = project, preset, options, record
-        self.say, self.show, self.log = say, show, log
-        self.site = simulated_site.site_of(project, preset.name)
-        self.step = ""
-        self.created = False  # whether the site is ours to remove
-        self.bundle: RehearsedBundle | None = None
-        self.receiver = b""
+    """One run of ``rehearse``. ``created`` says whether the site is ours to remove."""
+
+    project: Project
+    preset: Preset
+    options: Options
+    record: Record
+    say: Say
+    show: Say
+    log: TextIO
+    step: str = ""
+    created: bool = False
+    bundle: RehearsedBundle | None = None
+    runner: SiteRunner = field(init=False)
+
+    @property
+    def site(self) -> Project:
+        return simulated_site.site_of(self.project, self.preset.name)
 
     def run(self) -> None:
         """Run all steps; a failure goes into the record. Then remove the site and its engine."""
@@ -141,14 +150,15 @@ class _Rehearsal:
 
     def _steps(self) -> None:
         name, record = self.preset.name, self.record
-        runner = self._start()
+        self.runner = self._start()
         if self.options.folders:
             with self._timed("bundle", _("examining the bundle")):
-                self.bundle = rehearsed_bundle.examine_bundle(self.options.folders, name)
+                self.bundle = rehearsed_bundle.examine_bundle(
+                    self.options.folders, name, self.options.inventory
+                )
                 record.bundle = self.bundle.description
                 self._warn(*self.bundle.warnings)
-                again = pack_command(self.bundle, self.options.inventory)
-                self.receiver = known_receiver(self.project, self.bundle, again)
+                require_known_programs(self.project, self.bundle)
         with self._timed("place", _("creating an empty site: {folder}", folder=self.site.root)):
             simulated_site.remove_site(self.site)
             self.created = True
@@ -156,11 +166,11 @@ class _Rehearsal:
             left_out = simulated_site.create_site(self.project, self.site, [self.preset], bare=bare)
             self._warn(*(_("not copied to the site: {file}", file=file) for file in left_out))
         if self.bundle is None:
-            self._copy_artifacts(runner)
+            self._copy_artifacts()
         else:
-            self._unpack(runner, self.bundle)
+            self._unpack(self.bundle)
         with self._timed("verify", _("verifying all files")):
-            self._run(runner, self.site.root / simulated_site.PROGRAM, "verify", name)
+            self._run(self.site.root / simulated_site.PROGRAM, "verify", name)
             record.lock_sha256 = _sha256(self._artifacts_lock(self.site))
             self._record_preset(presets.load(self.site.preset_file(name)))
         with self._timed("engine", _("starting an engine without a network")):
@@ -170,13 +180,13 @@ class _Rehearsal:
                 "storage_driver": state.storage_driver,
                 "offline": state.offline,
             }
-            runner.extra["DOCKER_HOST"] = state.host
+            self.runner.extra["DOCKER_HOST"] = state.host
         simulated_site.link_env(self.project, self.site)  # only a build needs it
         for kind in self.options.types:
             with self._timed(
                 f"build {kind}", _("building and checking the {kind} image", kind=kind)
             ):
-                self._build(runner, kind)
+                self._build(kind)
 
     def _start(self) -> SiteRunner:
         record = self.record
@@ -208,24 +218,22 @@ class _Rehearsal:
                 log=self._write,
             )
 
-    def _copy_artifacts(self, runner: SiteRunner) -> None:
+    def _copy_artifacts(self) -> None:
         name = self.preset.name
         with self._timed("copy", _("copying the artifacts")), self._progress(_("copy")) as bar:
             simulated_site.copy_artifacts(self.project, self.site, name, bar.add)
         signature = self.site.artifacts_of(name) / LOCK_SIGNATURE
         signatures = [signature] if signature.exists() else []
-        self._choose_signers(runner, signatures, f"./gapforge trust sign {name} --key KEY")
+        self._choose_signers(signatures, f"./gapforge trust sign {name} --key KEY")
 
-    def _choose_signers(
-        self, runner: SiteRunner, signatures: list[Path], sign_command: str
-    ) -> None:
+    def _choose_signers(self, signatures: Iterable[Path], sign_command: str) -> None:
         with self._timed("signatures", _("reading the signatures")):
             self._signers_file.unlink(missing_ok=True)  # of a killed rehearsal
             file, self.record.signatures = choose_signers(
                 self.project, signatures, self._signers_file, sign_command
             )
             if file is not None:
-                runner.extra[VARIABLE] = str(file)
+                self.runner.extra[VARIABLE] = str(file)
 
     @property
     def _signers_file(self) -> Path:
@@ -236,13 +244,11 @@ class _Rehearsal:
     def _receiver_file(self) -> Path:
         return self.site.root.with_name(f"{self.preset.name}.{RECEIVER}")
 
-    def _unpack(self, runner: SiteRunner, bundle: RehearsedBundle) -> None:
-        inventory = self.options.inventory
-        again = pack_command(bundle, inventory)
-        self._choose_signers(runner, find_signatures(self.options.folders), f"{again} --sign KEY")
-        if inventory is not None:
+    def _unpack(self, bundle: RehearsedBundle) -> None:
+        self._choose_signers(bundle.signatures, f"{bundle.pack_command} --sign KEY")
+        if self.options.inventory is not None:
             with self._timed("stock", _("adding what the site has already")):
-                held = Inventory.read(inventory)
+                held = Inventory.read(self.options.inventory)
                 objects = rehearsed_bundle.objects_at_site(self.project, bundle, held)
                 self.record.inventory = {
                     "sha256": held.sha256,
@@ -255,15 +261,15 @@ class _Rehearsal:
                     simulated_site.add_objects(self.site, objects, bar.add)
         program = self.site.root / simulated_site.PROGRAM
         name = program.name
-        if self.receiver:
+        if bundle.receiver is not None:
             program, name = self._receiver_file, RECEIVER
-            write_bytes(program, self.receiver)  # the medium may change
+            write_bytes(program, bundle.receiver.program)
         with self._timed("unpack", _("unpacking with {program}", program=name)):
-            self._run(runner, program, "unpack", *map(str, bundle.folders))
+            self._run(program, "unpack", *map(str, bundle.folders))
             if not (self.site.root / simulated_site.PROGRAM).is_file():
                 raise BundleError(
                     _("the bundle was unpacked, but it contains no gapforge that can build"),
-                    hint=again,
+                    hint=bundle.pack_command,
                 )
 
     def _record_preset(self, preset: Preset) -> None:
@@ -291,11 +297,11 @@ class _Rehearsal:
             )
         )
 
-    def _build(self, runner: SiteRunner, kind: str) -> None:
+    def _build(self, kind: str) -> None:
         words = ["--preset", self.preset.name, "--type", kind, "--non-interactive"]
         if self.options.app_source is not None:
             words += ["--app-source", str(self._at_site(self.options.app_source))]
-        self._run(runner, self.site.root / "build.py", *words)
+        self._run(self.site.root / "build.py", *words)
         report = _read_json(self.site.dist_of(self.preset.name) / kind / "report.json")
         expected = {
             "preset": self.preset.name,
@@ -333,7 +339,7 @@ class _Rehearsal:
             return SmokeError(error.message, faults=error.faults, hint=hint)
         if self.bundle is None:
             return error
-        again = pack_command(self.bundle, self.options.inventory)
+        again = self.bundle.pack_command
         if self.step == "unpack" and isinstance(error, BundleError):
             missing = rehearsed_bundle.missing_objects(self.project, self.site, self.bundle)
             return BundleError(error.message, faults=[*error.faults, *missing], hint=again)
@@ -371,10 +377,10 @@ class _Rehearsal:
         finally:
             self.record.seconds[step] = round(time.monotonic() - started, 1)
 
-    def _run(self, runner: SiteRunner, program: Path, *words: str) -> None:
-        if runner.user is not None:
-            simulated_site.give_site(self.project, self.site, runner.user)
-        runner.run(program, *words)
+    def _run(self, program: Path, *words: str) -> None:
+        if self.runner.user is not None:
+            simulated_site.give_site(self.project, self.site, self.runner.user)
+        self.runner.run(program, *words)
 
     def _progress(self, what: str) -> Progress:
         return Progress(what, quiet=self.options.quiet)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gapforge.base import limits
 from gapforge.base.compressed import damage_as
 from gapforge.base.errors import BundleError, Fault, LockError
-from gapforge.base.files import open_buffered, read_regular, sha256_bytes, sha256_file
+from gapforge.base.files import read_regular, sha256_bytes, sha256_file
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
@@ -23,30 +25,48 @@ from gapforge.bundle.repair_request import read_request
 from gapforge.bundle.volume_format import BundledPreset, Damaged, Part
 from gapforge.bundle.volume_reader import find_files, read_volume
 from gapforge.model import lock as locks
+from gapforge.model.lock import LOCK_FILE
 from gapforge.store.inventory import Inventory
+from gapforge.trust import ssh_signatures
 
 DEFAULT_VOLUME = 4_000_000_000  # bytes; the default of pack --volume-size
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True)
+class Receiver:
+    """An undamaged receiver program. Its bytes are kept, because the medium may change."""
+
+    path: Path
+    program: bytes
+
+    @property
+    def sha256(self) -> str:
+        return sha256_bytes(self.program)
+
+    @property
+    def of_this_gapforge(self) -> bool:
+        return self.program == receiver_bytes()
+
+
+@dataclass(frozen=True, kw_only=True)
 class RehearsedBundle:
     """A bundle in ``folders``.
 
-    ``volume_folders`` are the folders, the same or below them, that hold its volumes. ``objects``
-    are the SHA-256 of the objects in its volumes, ``tool`` that of gapforge itself or "".
-    ``receiver`` is an undamaged receiver program, None without one. ``description`` is the bundle's
-    part of the record. ``warnings`` are about faults that do not prevent a build at the site.
+    ``objects`` are the SHA-256 of the objects in its volumes, ``tool`` that of gapforge itself or
+    "". ``signatures`` are the signature files beside the volumes. ``description`` is the bundle's
+    part of the record. ``pack_command`` repairs the bundle in place. ``warnings`` are about faults
+    that do not prevent a build at the site.
     """
 
     folders: tuple[Path, ...]
-    volume_folders: tuple[Path, ...]
     views: tuple[BundledPreset, ...]
     objects: frozenset[str]
-    volume_size: int
     tool: str
-    receiver: Path | None
+    receiver: Receiver | None
+    signatures: tuple[Path, ...]
     description: dict[str, Any]
-    warnings: list[str] = field(default_factory=list)
+    pack_command: str
+    warnings: tuple[str, ...]
 
     @property
     def contains_gapforge(self) -> bool:
@@ -59,8 +79,11 @@ class RehearsedBundle:
         return [view.preset for view in self.views]
 
 
-def examine_bundle(folders: Sequence[Path], preset: str) -> RehearsedBundle:
-    """Examine the folders as unpack does. Raises BundleError without a bundle of ``preset``."""
+def examine_bundle(folders: Sequence[Path], preset: str, inventory: Path | None) -> RehearsedBundle:
+    """Examine the folders as unpack does. Raise BundleError without a bundle of ``preset``.
+
+    ``inventory`` lists what the bundle leaves to the site.
+    """
     try:
         scan = scan_media(folders)
     except BundleError as error:
@@ -73,55 +96,52 @@ def examine_bundle(folders: Sequence[Path], preset: str) -> RehearsedBundle:
                 preset=preset,
             ),
         ) from None
-    receiver, damaged = _find_receiver(folders)
-    volume_size = next(
-        (v.identity.volume_size for v in scan.volumes if v.identity.bundle == scan.bundle), 0
-    )
-    bundle = RehearsedBundle(
-        folders=tuple(folders),
-        volume_folders=_volume_folders(scan, folders),
-        views=scan.presets,
-        objects=frozenset(_objects(scan)),
-        volume_size=volume_size,
-        tool=scan.tool,
-        receiver=receiver,
-        description=describe_bundle(scan, folders, receiver),
-    )
-    if preset not in bundle.presets:
+    names = [view.preset for view in scan.presets]
+    if preset not in names:
         raise BundleError(
             _(
                 "bundle {bundle} does not contain {preset}; it contains {presets}",
                 bundle=scan.bundle,
                 preset=preset,
-                presets=", ".join(bundle.presets) or _("no known preset"),
+                presets=", ".join(names) or _("no known preset"),
             ),
             hint=_("./gapforge pack {preset!q} --to DIR; or specify another folder", preset=preset),
         )
-    bundle.warnings += [_("{file}: damaged", file=path) for path in damaged]
+    searched = [folder for folder in folders if folder.is_dir()]
+    receiver, damaged = _find_receiver(searched)
+    warnings = [_("{file}: damaged", file=path) for path in damaged]
     if receiver is None:
-        bundle.warnings.append(
+        warnings.append(
             _(
                 "no undamaged {receiver} is with the volumes: the site needs a gapforge of its own",
                 receiver=RECEIVER,
             )
         )
-    elif not bundle.description["receiver"]["of_this_gapforge"]:
-        bundle.warnings.append(
+    elif not receiver.of_this_gapforge:
+        warnings.append(
             _(
                 "{receiver} is not of this gapforge: another version packed it, or it was changed",
-                receiver=receiver,
+                receiver=receiver.path,
             )
         )
-    return bundle
+    return RehearsedBundle(
+        folders=tuple(folders),
+        views=scan.presets,
+        objects=frozenset(_objects(scan)),
+        tool=scan.tool,
+        receiver=receiver,
+        signatures=tuple(find_files(searched, ssh_signatures.SUFFIX)),
+        description=_describe(scan, _find_index(scan.bundle, searched), receiver),
+        pack_command=_pack_command(scan, folders, inventory),
+        warnings=tuple(warnings),
+    )
 
 
-def describe_bundle(scan: Scan, folders: Sequence[Path], receiver: Path | None) -> dict[str, Any]:
+def _describe(scan: Scan, index: Path | None, receiver: Receiver | None) -> dict[str, Any]:
     """Return the bundle's part of the record: its files, and what is missing or broken."""
     own = [v for v in scan.volumes if v.identity.original_bundle == scan.bundle]
     # Of several copies, the first.
     listed = {(v.identity.bundle, v.identity.number): v for v in reversed(own)}
-    index = _find_index(scan.bundle, folders)
-    program = read_regular(receiver, limits.STATE) if receiver is not None else b""
     return {
         "id": scan.bundle,
         "presets": {
@@ -148,8 +168,8 @@ def describe_bundle(scan: Scan, folders: Sequence[Path], receiver: Path | None) 
         "broken": {path.name: why for path, why in sorted(scan.broken.items())},
         "receiver": {
             "file": RECEIVER,
-            "sha256": sha256_bytes(program),
-            "of_this_gapforge": program == receiver_bytes(),
+            "sha256": receiver.sha256,
+            "of_this_gapforge": receiver.of_this_gapforge,
         }
         if receiver is not None
         else None,
@@ -158,7 +178,7 @@ def describe_bundle(scan: Scan, folders: Sequence[Path], receiver: Path | None) 
 
 def _find_index(bundle: str, folders: Sequence[Path]) -> Path | None:
     """Return the first undamaged copy of the bundle's index file."""
-    for path in find_files([f for f in folders if f.is_dir()], ".json"):
+    for path in find_files(folders, ".json"):
         if path.name == index_name(bundle):
             try:
                 read_index(path)
@@ -177,26 +197,27 @@ def _volume_folders(scan: Scan, folders: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _find_receiver(folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
+def _find_receiver(folders: Sequence[Path]) -> tuple[Receiver | None, list[Path]]:
     """Return the first undamaged receiver program, and the damaged ones."""
-    undamaged, damaged = None, []
-    for path in find_files([f for f in folders if f.is_dir()], RECEIVER):
+    undamaged: list[Receiver] = []
+    damaged: list[Path] = []
+    for path in find_files(folders, RECEIVER):
         if path.name != RECEIVER:
             continue
         try:
+            receiver = Receiver(path, read_regular(path, limits.STATE))
             with (
-                open_buffered(path) as file,
                 damage_as(lambda cause: ValueError(str(cause))),
-                zipfile.ZipFile(file) as archive,
+                zipfile.ZipFile(io.BytesIO(receiver.program)) as archive,
             ):
                 good = archive.testzip() is None and "__main__.py" in archive.namelist()
         except (OSError, ValueError):
             good = False
-        if not good:
+        if good:
+            undamaged.append(receiver)
+        else:
             damaged.append(path)
-        elif undamaged is None:
-            undamaged = path
-    return undamaged, damaged
+    return next(iter(undamaged), None), damaged
 
 
 def _objects(scan: Scan) -> Iterator[str]:
@@ -213,7 +234,7 @@ def objects_at_site(
 ) -> list[tuple[str, Path | bytes]]:
     """Return the objects of a site's inventory that are on this machine, for unpack to use.
 
-    Raises BundleError with the objects that the bundle's presets need and leave to the site, and
+    Raise BundleError with the objects that the bundle's presets need and leave to the site, and
     that this machine lacks.
     """
     contents, needed = _read_contents(project, bundle)
@@ -259,10 +280,7 @@ def _read_contents(project: Project, bundle: RehearsedBundle) -> tuple[Contents,
     if bundle.tool:
         contents.add_kept_repository(bundle.tool)
     for view in bundle.views:
-        for file in (
-            project.lock_file(view.preset),
-            project.artifacts_of(view.preset) / "lock.json",
-        ):
+        for file in (project.lock_file(view.preset), project.artifacts_of(view.preset) / LOCK_FILE):
             try:
                 text = read_regular(file, limits.LOCK, follow=True)
                 if sha256_bytes(text) == view.lock:
@@ -283,29 +301,29 @@ def missing_objects(project: Project, site: Project, bundle: RehearsedBundle) ->
     except BundleError:
         return []
     contents, _needed = _read_contents(project, bundle)
-    missing: dict[str, int] = {}
     sizes = {span.sha256: span.size for span in spans}
+    missing: Counter[str] = Counter()
     for span in spans:
-        missing[span.sha256] = missing.get(span.sha256, 0) + span.length
+        missing[span.sha256] += span.length
     return sorted(
-        Fault(contents.name(sha256), _describe_missing(missing[sha256], size))
+        Fault(
+            contents.name(sha256),
+            _("missing")
+            if missing[sha256] == size
+            else _("{count} of {size} bytes missing", count=missing[sha256], size=size),
+        )
         for sha256, size in sizes.items()
     )
 
 
-def _describe_missing(count: int, size: int) -> str:
-    if count == size:
-        return _("missing")
-    return _("{count} of {size} bytes missing", count=count, size=size)
-
-
-def pack_command(bundle: RehearsedBundle, inventory: Path | None) -> str:
+def _pack_command(scan: Scan, folders: Sequence[Path], inventory: Path | None) -> str:
     """Return the command that repairs the bundle in place: pack keeps good volumes."""
-    words = ["./gapforge", "pack", *bundle.presets]
-    if bundle.tool:
+    words = ["./gapforge", "pack", *(view.preset for view in scan.presets)]
+    if scan.tool:
         words.append("--with-tool")
     if inventory is not None:
         words += ["--for", str(inventory)]
-    if bundle.volume_size not in (0, DEFAULT_VOLUME):
-        words += ["--volume-size", str(bundle.volume_size)]
-    return quoted([*words, "--to", *map(str, bundle.volume_folders)])
+    sizes = (v.identity.volume_size for v in scan.volumes if v.identity.bundle == scan.bundle)
+    if (size := next(sizes, DEFAULT_VOLUME)) not in (0, DEFAULT_VOLUME):
+        words += ["--volume-size", str(size)]
+    return quoted([*words, "--to", *map(str, _volume_folders(scan, folders))])

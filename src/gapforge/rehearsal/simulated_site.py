@@ -78,8 +78,8 @@ def create_site(
     """Create the site with a copy of the repository; return what was left out, with the reasons.
 
     The files of ``presets`` are copied even if git does not track them. ``bare`` copies nothing,
-    for a bundle that contains the repository. Files are copied, so that
-    the rehearsal cannot change the originals.
+    for a bundle that contains the repository. Files are copied, so that the rehearsal cannot change
+    the originals.
     """
     if not (project.root / PROGRAM).is_file():
         raise UsageError(
@@ -90,15 +90,18 @@ def create_site(
             hint=_("run it in a checkout: ./gapforge rehearse PRESET"),
         )
     mark_folder(site.root, "stands for a site while a rehearsal runs")
-    left_out: list[str] = []
-    if not bare:
-        untracked = untracked_files(project, presets).left_out
-        reason = _("git does not track it")
-        left_out += [_("{file}: {reason}", file=name, reason=reason) for name in untracked]
-    for name in () if bare else list_repository(project, presets):
-        if reason := _copy(project.root, name, site.root):
-            left_out.append(_("{file}: {reason}", file=name, reason=reason))
+    left_out = {} if bare else _copy_repository(project, site, presets)
     site.artifacts.mkdir(exist_ok=True)
+    return [_("{file}: {reason}", file=name, reason=why) for name, why in left_out.items()]
+
+
+def _copy_repository(project: Project, site: Project, presets: Iterable[Preset]) -> dict[str, str]:
+    """Copy the repository's files to the site; return why files were left out, by path."""
+    untracked = untracked_files(project, presets).left_out
+    left_out = dict.fromkeys(untracked, _("git does not track it"))
+    for name in list_repository(project, presets):
+        if reason := _copy(project.root, name, site.root):
+            left_out[name] = reason
     return left_out
 
 
