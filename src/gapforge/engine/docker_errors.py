@@ -121,9 +121,13 @@ def no_daemon_hint() -> str:
 
 
 def _disk_full(operation: str, root_dir: str) -> StorageError:
-    folder = root_dir or _("its folder")
+    message = (
+        _("{operation}: the engine's disk is full ({folder})", operation=operation, folder=root_dir)
+        if root_dir
+        else _("{operation}: the engine's disk is full", operation=operation)
+    )
     return StorageError(
-        _("{operation}: the engine's disk is full ({folder})", operation=operation, folder=folder),
+        message,
         hint=_(
             "see what uses the space: docker system df; remove old build cache (docker builder "
             "prune) or images, or all of a private engine (./gapforge engine remove), and run the "

@@ -56,7 +56,7 @@ START_TIMEOUT = 90.0  # seconds until the daemon must answer; a cold disk is slo
 STOP_TIMEOUT = 30.0  # seconds until it is killed
 COVERED = (Path("/etc/docker"), Path("/opt/containerd"))  # where the daemons write unasked
 _SHELF = "shelf"  # an empty folder in the engine's
-TAIL = 20  # lines of the log that a failure shows
+_TAIL = 20  # lines of the log that a failure shows
 _TAIL_BYTES = 64 << 10
 
 # Runs inside the new namespaces. $1 is the socket's folder, $2 an empty folder that keeps it while
@@ -186,18 +186,20 @@ def _lock(project: Project) -> contextlib.AbstractContextManager[None]:
 def _require_mode(running: State, offline: bool) -> State:
     if running.offline == offline:
         return running
-    modes = _("offline"), _("online")
-    mode, other = modes if running.offline else modes[::-1]
-    raise EngineError(
+    message = (
         _(
-            "the private engine runs {mode} already (process {pid}); it cannot become "
-            "{other} while it runs",
-            mode=mode,
+            "the private engine runs offline already (process {pid}); it cannot become online "
+            "while it runs",
             pid=running.pid,
-            other=other,
-        ),
-        hint=_("stop it first: ./gapforge engine stop"),
+        )
+        if running.offline
+        else _(
+            "the private engine runs online already (process {pid}); it cannot become offline "
+            "while it runs",
+            pid=running.pid,
+        )
     )
+    raise EngineError(message, hint=_("stop it first: ./gapforge engine stop"))
 
 
 def _find_dockerd() -> str:
@@ -227,8 +229,13 @@ def _start(project: Project, dockerd: str, offline: bool, on_line: Callable[[str
         write_text(folder / "daemon.json", "{}\n")
     on_line(
         _(
-            "starting a private engine ({network}): {dockerd}, data in {folder}",
-            network=_("no network") if offline else _("online"),
+            "starting a private engine (no network): {dockerd}, data in {folder}",
+            dockerd=dockerd,
+            folder=folder,
+        )
+        if offline
+        else _(
+            "starting a private engine (online): {dockerd}, data in {folder}",
             dockerd=dockerd,
             folder=folder,
         )
@@ -324,13 +331,13 @@ def _wait(child: subprocess.Popen[bytes], sock: Path) -> tuple[str, str]:
         if (code := child.poll()) is not None:
             raise _StartError(_("it ended with exit code {code}", code=code))
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
-            info = parse_json(ask(sock, "/info"))
+            info = parse_json(_ask(sock, "/info"))
             return str(info["ServerVersion"]), str(info["Driver"])
         time.sleep(0.1)
     raise _StartError(_("no answer after {timeout:g} s", timeout=START_TIMEOUT))
 
 
-def ask(sock: Path, path: str, timeout: float = 10.0) -> bytes:
+def _ask(sock: Path, path: str, timeout: float = 10.0) -> bytes:
     """Return the body of a GET from the daemon behind a unix socket; raise OSError without one."""
     connection = http.client.HTTPConnection("localhost", timeout=timeout)
     connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -354,7 +361,7 @@ def _log_tail(project: Project) -> str:
             lines = log.read(_TAIL_BYTES).decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
-    return "\n".join(f"    {line}" for line in lines[-TAIL:])
+    return "\n".join(f"    {line}" for line in lines[-_TAIL:])
 
 
 def _end(state: State) -> None:
