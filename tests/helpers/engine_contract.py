@@ -17,7 +17,7 @@ import pytest
 from gapforge.base import process
 from gapforge.base.errors import BuildError, EngineError, VerifyError
 from gapforge.engine.build_log import RunningSteps
-from gapforge.engine.docker_client import client_env
+from gapforge.engine.docker import client_env
 from gapforge.engine.protocol import BuildRequest, Engine
 from gapforge.image import load_base_images
 from gapforge.model.lock import LockedImage

@@ -16,8 +16,13 @@ from gapforge.base.json_text import parse_json, read_json
 from gapforge.base.paths import given_path, real_path
 from gapforge.base.project import Project
 from gapforge.engine import private_daemon_state
-from gapforge.engine.docker import BuildKitEngine, BuildxEngine, DockerEngine
-from gapforge.engine.docker_client import client_env, version_of
+from gapforge.engine.docker import (
+    BuildKitEngine,
+    BuildxEngine,
+    DockerEngine,
+    client_env,
+    version_of,
+)
 from gapforge.engine.docker_errors import hint_for, no_daemon_hint, unreachable
 from gapforge.engine.protocol import LEAST_DOCKER, Engine, EngineInfo
 
@@ -100,7 +105,7 @@ def assumed() -> Engine:
     )
 
 
-def client_paths() -> list[str]:
+def _client_paths() -> list[str]:
     """Return the docker clients to probe: GAPFORGE_DOCKER alone if set, else all on PATH."""
     named = os.environ.get("GAPFORGE_DOCKER", "")
     if "/" in named:
@@ -122,7 +127,7 @@ def _usable_clients(preferred: str) -> tuple[list[Client], list[Fault]]:
     """
     clients: list[Client] = []
     errors: list[_ClientError] = []
-    for path in client_paths():
+    for path in _client_paths():
         try:
             clients.append(_probe_client(path, preferred))
         except _ClientError as error:

@@ -1,13 +1,16 @@
-"""Use Docker as an engine, through its built-in BuildKit or through the buildx plugin."""
+"""Use Docker as an engine, through its built-in BuildKit or through the buildx plugin.
+
+The Protocol ``Engine`` documents the methods.
+"""
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 import urllib.parse
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import IO, Any
 
 from gapforge.base import limits, process
@@ -17,7 +20,6 @@ from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json
 from gapforge.base.system_errors import os_reason
 from gapforge.engine.build_log import KEPT_LINES, BuildLog
-from gapforge.engine.docker_client import client_env, version_of
 from gapforge.engine.docker_errors import build_failed, command_failed, no_answer, unreachable
 from gapforge.engine.protocol import BuildRequest, EngineInfo, OnLine
 from gapforge.model.names import STEERING
@@ -28,8 +30,28 @@ REMOVE_PAUSES = (0.0, 0.3, 1.2)  # seconds before each attempt
 TIMED_OUT = 124  # what timeout(1) exits with
 
 
+def client_env(host: str) -> dict[str, str | None]:
+    """Return what the docker client's environment must hold to reach ``host``.
+
+    None removes a variable. "" leaves the user's choice of daemon as it is.
+    """
+    variables: dict[str, str | None] = {"DOCKER_CLI_HINTS": "false"}
+    if host:
+        # DOCKER_HOST beats a context; TLS settings belong to the address that they were made for.
+        variables |= {"DOCKER_HOST": host}
+        if host.startswith("unix://"):
+            variables |= {"DOCKER_TLS": None, "DOCKER_TLS_VERIFY": None}
+    return variables
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """Return the first dotted number: "buildx v0.13.1+ds1" is (0, 13, 1); () without one."""
+    match = re.search(r"\d+(\.\d+)+", text)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
+
+
 class DockerEngine(ABC):
-    """What both ways of building with Docker share. The Protocol ``Engine`` documents it."""
+    """What both ways of building with Docker share."""
 
     def __init__(self, info: EngineInfo) -> None:
         self.info = info
@@ -39,10 +61,7 @@ class DockerEngine(ABC):
         """Return the words between the client and the options that all builds have."""
 
     def build_command(self, request: BuildRequest) -> tuple[list[str], dict[str, str]]:
-        """Return the command and the variables to set for it, without secret values.
-
-        Raise SecretError for a build argument whose name steers the docker client itself.
-        """
+        """Raise SecretError for a build argument whose name steers the docker client itself."""
         argv = [self.info.client, *self.build_verb()]
         argv += ["--network=none", "--progress=plain", "--pull=false"]
         if request.no_cache:
@@ -75,7 +94,6 @@ class DockerEngine(ABC):
         return argv, {"DOCKER_BUILDKIT": "1", **host}
 
     def build(self, request: BuildRequest, on_line: OnLine) -> None:
-        """Build and load the image under ``request.tag``; raise BuildError when a step fails."""
         argv, variables = self.build_command(request)
         hidden = _secret_values(request)
         log = BuildLog()
@@ -86,12 +104,11 @@ class DockerEngine(ABC):
             on_line(safe)
 
         values = {name: request.secret_env.get(name) for name in request.build_arg_env}
-        code = process.stream(argv, forward, env={**self._client_env(), **variables, **values})
+        code = process.stream(argv, forward, env={**self._env, **variables, **values})
         if code != 0:
             raise build_failed(log, code, request.target, self.info.root_dir)
 
     def load(self, feed: Callable[[IO[bytes]], None], on_line: OnLine) -> None:
-        """Load a `docker load` archive that ``feed`` writes."""
         lines: list[str] = []
 
         def forward(line: str) -> None:
@@ -99,12 +116,11 @@ class DockerEngine(ABC):
             on_line(line)
 
         argv = [self.info.client, "load"]
-        code = process.stream(argv, forward, env=self._client_env(), feed=feed)
+        code = process.stream(argv, forward, env=self._env, feed=feed)
         if code != 0:
             raise self._failure("docker load", "\n".join(lines[-KEPT_LINES:]))
 
     def image_ids(self, name: str) -> tuple[str, ...]:
-        """Return the digests that identify the local image ``name``, () if there is none."""
         found = self._inspect(name)
         if found is None:
             return ()
@@ -112,10 +128,7 @@ class DockerEngine(ABC):
         return tuple(dict.fromkeys(i for i in (found.get("Id", ""), described) if i))
 
     def image_config(self, name: str) -> dict[str, Any]:
-        """Return platform and settings of a local image under the keys of an OCI configuration."""
-        found = self._inspect(name)
-        if found is None:
-            raise EngineError(_("the engine has no image {name}", name=name))
+        found = self._inspect_present(name)
         keys = {
             "os": "Os",
             "architecture": "Architecture",
@@ -125,10 +138,7 @@ class DockerEngine(ABC):
         return {key: found.get(engine_key) for key, engine_key in keys.items()}
 
     def image_size(self, name: str) -> int:
-        """Return the bytes of the image's unpacked layers; raise EngineError without the image."""
-        found = self._inspect(name)
-        if found is None:
-            raise EngineError(_("the engine has no image {name}", name=name))
+        found = self._inspect_present(name)
         if self.info.image_store == "classic":
             return int(found["Size"])
         # The containerd store counts packed layers in "Size"; the history has unpacked sizes.
@@ -138,11 +148,9 @@ class DockerEngine(ABC):
         return sum(int(line) for line in history.split())
 
     def tag(self, name: str, new_name: str) -> None:
-        """Give the image a second name."""
         self._ask("image", "tag", name, new_name)
 
     def untag(self, name: str) -> None:
-        """Remove a name, and the image with its last name; a missing name is no error."""
         result = self._run(["image", "rm", "--no-prune", name], timeout=REMOVE_TIMEOUT)
         if result.code != 0 and "no such image" not in result.errors.lower():
             raise self._failure(f"docker image rm {name}", result.errors)
@@ -154,15 +162,12 @@ class DockerEngine(ABC):
         *,
         stdin: str = "",
         env: Mapping[str, str] | None = None,
-        user: str = "",
         gpus: bool = False,
         timeout: float = 600,
     ) -> tuple[int, str, str]:
-        """Run a command in a new container with no network; return (code, stdout, stderr)."""
         name = f"gapforge-run-{secrets.token_hex(6)}"
         argv = ["run", "--rm", "--name", name, "--network", "none", "--pull", "never"]
         argv += ["--interactive"] if stdin else []
-        argv += ["--user", user] if user else []
         argv += ["--gpus", "all"] if gpus else []
         values: dict[str, str] = {}
         for key, value in sorted((env or {}).items()):
@@ -208,7 +213,8 @@ class DockerEngine(ABC):
             if "no such container" not in (result.errors + result.output).lower():
                 return
 
-    def _client_env(self) -> dict[str, str | None]:
+    @property
+    def _env(self) -> dict[str, str | None]:
         return client_env(self.info.host)
 
     def _run(
@@ -221,7 +227,7 @@ class DockerEngine(ABC):
     ) -> process.Result:
         return process.run(
             [self.info.client, *argv],
-            env={**(env or {}), **self._client_env()},
+            env={**(env or {}), **self._env},
             timeout=timeout,
             stdin=stdin,
             check=False,
@@ -247,6 +253,12 @@ class DockerEngine(ABC):
         if "no such image" in result.errors.lower():
             return None
         raise self._failure(f"docker image inspect {name}", result.errors)
+
+    def _inspect_present(self, name: str) -> dict[str, Any]:
+        found = self._inspect(name)
+        if found is None:
+            raise EngineError(_("the engine has no image {name}", name=name))
+        return found
 
     def _failure(self, command: str, output: str) -> GapforgeError:
         return command_failed(command, output, self.info.root_dir)
@@ -286,7 +298,7 @@ def _secret_values(request: BuildRequest) -> list[str]:
     values = [request.secret_env[key] for key in request.build_arg_env if key in request.secret_env]
     for key, file in request.secrets.items():
         try:
-            data = read_regular(Path(file), limits.ENVIRONMENT)
+            data = read_regular(file, limits.ENVIRONMENT)
             values.append(data.decode("utf-8", "replace"))
         except OSError as error:
             raise SecretError(

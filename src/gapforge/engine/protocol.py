@@ -91,13 +91,13 @@ class Engine(Protocol):
         """
 
     def image_size(self, name: str) -> int:
-        """Return the bytes of the image's unpacked layers."""
+        """Return the bytes of the image's unpacked layers. Raise EngineError without the image."""
 
     def tag(self, name: str, new_name: str) -> None:
         """Give the image a second name."""
 
     def untag(self, name: str) -> None:
-        """Remove a name; a missing name is no error."""
+        """Remove a name, and the image with its last name; a missing name is no error."""
 
     def run(
         self,
@@ -106,7 +106,6 @@ class Engine(Protocol):
         *,
         stdin: str = "",
         env: Mapping[str, str] | None = None,
-        user: str = "",
         gpus: bool = False,
         timeout: float = 600,
     ) -> tuple[int, str, str]:

@@ -15,8 +15,7 @@ from gapforge.base import process
 from gapforge.base.errors import BuildError, EngineError, GapforgeError, SecretError, StorageError
 from gapforge.engine import detect
 from gapforge.engine.build_log import BuildLog
-from gapforge.engine.docker import BuildKitEngine, BuildxEngine, DockerEngine
-from gapforge.engine.docker_client import version_of
+from gapforge.engine.docker import BuildKitEngine, BuildxEngine, DockerEngine, version_of
 from gapforge.engine.docker_errors import build_failed, command_failed, unreachable
 from gapforge.engine.protocol import BuildRequest, EngineInfo
 from raised_errors import assert_error
@@ -197,21 +196,13 @@ def test_lost_daemon_is_an_engine_error(
     assert "engine start" in caught.value.hint
 
 
-def test_run_passes_gpus_user_and_environment(
-    engine: DockerEngine, fake: Fake, tmp_path: Path
-) -> None:
+def test_run_passes_gpus_and_environment(engine: DockerEngine, fake: Fake, tmp_path: Path) -> None:
     engine.build(request(tmp_path / "ctx", "FROM x\n"), lambda line: None)
-    engine.run(
-        "localhost/gapforge-test/x:1",
-        ["true"],
-        gpus=True,
-        user="1000:1000",
-        env={"A": "secret value"},
-    )
+    engine.run("localhost/gapforge-test/x:1", ["true"], gpus=True, env={"A": "secret value"})
     argv = next(argv for argv in fake.argvs() if argv[0] == "run")
     assert argv[:2] == ["run", "--rm"]
-    network, user = ["--network", "none", "--pull", "never"], ["--user", "1000:1000"]
-    assert argv[4:14] == [*network, *user, "--gpus", "all", "--env", "A"]
+    network = ["--network", "none", "--pull", "never"]
+    assert argv[4:12] == [*network, "--gpus", "all", "--env", "A"]
     assert "secret value" not in " ".join(argv)
 
 
