@@ -128,15 +128,15 @@ class Library:
     """
 
     packages: ByOS
-    files: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
+    files: tuple[str, ...]
+    needs: tuple[str, ...]
     needs_with: Mapping[str, tuple[str, ...]]
-    unless: tuple[str, ...] = ()
-    since: str = ""
-    before: str = ""
+    unless: tuple[str, ...]
+    since: str
+    before: str
     too_old: Mapping[str, str]
-    elsewhere: tuple[str, ...] = ()
-    instead: str = ""
+    elsewhere: tuple[str, ...]
+    instead: str
 
 
 @dataclass(frozen=True)
@@ -403,7 +403,7 @@ def _by_os(raw: Any) -> ByOS:
 
 def _library(raw: Any) -> Library:
     if not isinstance(raw, Mapping):
-        return Library(packages=_by_os(raw), needs_with={}, too_old={})
+        raw = {"packages": raw}
     return Library(
         packages=_by_os(raw["packages"]),
         files=tuple(raw.get("files", ())),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -379,8 +379,7 @@ def _read(file: Path) -> tuple[Any, list[Fault]]:
     if raw["name"] != file.parent.name:
         expected = _('"{name}", the folder\'s name', name=file.parent.name)
         faults.append(Fault(f"{shown}: $.name", _('is "{name}"', name=raw["name"]), expected))
-    for path, problem, expected in (*_option_faults(raw), *_version_faults(raw)):
-        faults.append(Fault(f"{shown}: {path}", problem, expected))
+    faults += [*_option_faults(raw, shown), *_version_faults(raw, shown)]
     if isinstance(raw.get("packages"), str):
         other = file.parent / raw["packages"]
         shown = f"components/{file.parent.name}/{other.name}"
@@ -389,6 +388,11 @@ def _read(file: Path) -> tuple[Any, list[Fault]]:
     if not faults:
         faults += _package_faults(raw, shown)
     return raw, faults
+
+
+def _no_option(where: str, name: str, options: Iterable[str], expected: str = "") -> Fault:
+    close = nearest(name, list(options))
+    return Fault(where, _('there is no option "{name}"{close}', name=name, close=close), expected)
 
 
 def _package_faults(raw: Mapping[str, Any], shown: str) -> Iterator[Fault]:
@@ -401,63 +405,50 @@ def _package_faults(raw: Mapping[str, Any], shown: str) -> Iterator[Fault]:
     for key in ("options", "unlisted"):
         for name in packages.get(key, ()):
             if options and name not in options:
-                close = nearest(name, options)
-                yield Fault(
-                    f"{shown}: {key}.{name}",
-                    _('there is no option "{name}"{close}', name=name, close=close),
-                    one_of(options),
-                )
+                yield _no_option(f"{shown}: {key}.{name}", name, options, one_of(options))
 
 
-def _option_faults(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield where, what and what instead for each rule that the options break."""
+def _option_faults(raw: Mapping[str, Any], shown: str) -> Iterator[Fault]:
+    """Yield a fault for each rule that the options break."""
     options = raw.get("options", {})
     for name, option in options.items():
-        path = f"$.options.{name}"
+        where = f"{shown}: $.options.{name}"
         for key, kind in (("choices", "enum"), ("of", "list")):
             if key in option and option["type"] != kind:
-                yield (
-                    f"{path}.{key}",
-                    _("does not belong to the type {type}", type=option["type"]),
-                    f'"type": "{kind}"',
-                )
+                problem = _("does not belong to the type {type}", type=option["type"])
+                yield Fault(f"{where}.{key}", problem, f'"type": "{kind}"')
         if option["type"] == "enum" and "choices" not in option:
-            yield f"{path}.choices", _("is missing"), _("the values to choose from")
+            yield Fault(f"{where}.choices", _("is missing"), _("the values to choose from"))
         elif "default" in option:
             wrong: list[Fault] = []
             _option(name, option).shape.check(option["default"], "$", wrong, "")
             if wrong:
-                yield f"{path}.default", wrong[0].problem, wrong[0].expected
+                yield Fault(f"{where}.default", wrong[0].problem, wrong[0].expected)
             if option.get("required"):
-                yield f"{path}.default", _("is given for a required option"), _("one or the other")
+                problem = _("is given for a required option")
+                yield Fault(f"{where}.default", problem, _("one or the other"))
         for other in option.get("needs", {}).get("options", ()):
             if other not in options:
-                close = nearest(other, list(options))
-                yield (
-                    f"{path}.needs.options",
-                    _('there is no option "{name}"{close}', name=other, close=close),
-                    "",
-                )
+                yield _no_option(f"{where}.needs.options", other, options)
 
 
-def _version_faults(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield where, what and what instead for each stated version that cannot be read."""
+def _version_faults(raw: Mapping[str, Any], shown: str) -> Iterator[Fault]:
+    """Yield a fault for each stated version that cannot be read."""
     for name, stated in raw.get("versions", {}).items():
-        path = f"$.versions.{name}"
+        where = f"{shown}: $.versions.{name}"
         if ("file" in stated) != ("pattern" in stated):
-            yield path, _("has only one of file and pattern"), _("both or none")
+            yield Fault(where, _("has only one of file and pattern"), _("both or none"))
         try:
             groups = re.compile(stated.get("pattern", "()")).groups
         except re.error as error:
-            yield f"{path}.pattern", str(error), _("a regular expression")
+            yield Fault(f"{where}.pattern", str(error), _("a regular expression"))
         else:
             if not groups:
-                yield f"{path}.pattern", _("has no group"), _('a group, such as "([0-9.]+)"')
+                expected = _('a group, such as "([0-9.]+)"')
+                yield Fault(f"{where}.pattern", _("has no group"), expected)
         option = stated.get("option")
         if option and "options" in raw and option not in raw["options"]:
-            close = nearest(option, list(raw["options"]))
-            problem = _('there is no option "{name}"{close}', name=option, close=close)
-            yield f"{path}.option", problem, ""
+            yield _no_option(f"{where}.option", option, raw["options"])
 
 
 def _parse(raw: Mapping[str, Any], folder: Path) -> Component:

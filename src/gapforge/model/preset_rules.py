@@ -212,31 +212,36 @@ def _check_components(
         paths[name] = path
         if name not in known or values is None:
             continue
-        _check_needs(known[name].needs, path, path, raw, values, known[name], report)
-        for option in known[name].options or ():
-            if values.get(option.name, option.default):
-                _check_needs(
-                    option.needs, path, f"{path}.{option.name}", raw, values, known[name], report
-                )
+        component = known[name]
+        given = {**component.defaults, **values}
+        options = component.options or ()
+        empty = {option.name: option.about for option in options if not given.get(option.name)}
+        _check_needs(component.needs, path, path, raw, empty, report)
+        for option in options:
+            if option.name not in empty:
+                _check_needs(option.needs, f"{path}.{option.name}", path, raw, empty, report)
 
 
 def _check_needs(
     needs: Needs,
-    path: str,
     where: str,
+    component: str,
     raw: Mapping[str, Any],
-    values: Mapping[str, Any],
-    of: Component,
+    empty: Mapping[str, str],
     report: Report,
 ) -> None:
-    """Report what ``where`` needs and the preset lacks: the options at ``path``, or one of them."""
+    """Report what ``where`` needs and the preset lacks.
+
+    ``where`` is the JSON path of the ``component`` or of one of its options. ``empty`` are the
+    options of the component that are not set, each with its description.
+    """
     for source in needs.sources:
         if source not in raw["sources"]:
             report("$.sources", *_missing_source(source, where))
-    for option in of.options or ():
-        if option.name in needs.options and not values.get(option.name, option.default):
+    for name, about in empty.items():
+        if name in needs.options:
             problem = _("is empty, but {option} needs it", option=where)
-            report(f"{path}.{option.name}", problem, _(option.about))
+            report(f"{component}.{name}", problem, _(about))
     for key in needs.preset:
         if not raw.get(key):
             problem = _('is set, but the preset has no "{key}"', key=key)
