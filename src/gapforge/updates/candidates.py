@@ -44,6 +44,11 @@ class Search:
     lock: Lock | None = None
     same_line: bool = False
 
+    def accepts(self, version: str, current: str) -> bool:
+        """Return whether a release is newer, and for ``same_line`` of the same series."""
+        same_series = minor(public(version)) == minor(public(current))
+        return key(version) > key(current) and (same_series or not self.same_line)
+
     @property
     def python(self) -> str:
         """Return the full version of the target's Python, "" if neither lock nor OS tells."""
@@ -107,21 +112,6 @@ def find_items(search: Search) -> list[ItemUpdates]:
     return [item for item in found if item is not None]
 
 
-def _newer(search: Search, found: Sequence[Release], current: str) -> list[Release]:
-    """Return the releases newer than ``current``, of its series alone for ``same_line``."""
-    return [
-        r
-        for r in found
-        if key(r.version) > key(current)
-        and not (search.same_line and _series(r.version) != _series(current))
-    ]
-
-
-def _series(version: str) -> str:
-    """Return the series of a version: "2.7" for "2.7.1+cu118"."""
-    return minor(public(version))
-
-
 def _releases(search: Search, item: ItemUpdates) -> list[Release]:
     """Return the item's releases; [] with a ``problem`` if they cannot be listed."""
     upstream = search.upstreams.get(item.name)
@@ -160,7 +150,8 @@ def _base_image(search: Search) -> ItemUpdates | None:
         item.note = _("newest of another CUDA series: {tag}", tag=others[0].tag)
     item.candidates = tuple(
         Candidate(f"{r.version}-{cudnn}", _set_base_image(version, r.version))
-        for r in _newer(search, series, version)
+        for r in series
+        if search.accepts(r.version, version)
     )
     _note_moved_tags(search, item)
     return item
@@ -226,9 +217,7 @@ def _torch(search: Search) -> ItemUpdates | None:
     item.candidates = tuple(
         Candidate(packages["torch"], _set_torch(packages))
         for packages in sets
-        if set(packages) == set(members)
-        and key(packages["torch"]) > key(pytorch.torch)
-        and not (search.same_line and _series(packages["torch"]) != _series(pytorch.torch))
+        if set(packages) == set(members) and search.accepts(packages["torch"], pytorch.torch)
     )
     return item
 
@@ -328,7 +317,7 @@ def _sources(search: Search) -> list[ItemUpdates]:
             item.newest = current
             item.note = _("updated by ./deps_sync.sh --update from its APT source or Python index")
             continue
-        newer = _newer(search, _releases(search, item), current)
+        newer = [r for r in _releases(search, item) if search.accepts(r.version, current)]
         if name == "opencv":
             item.candidates = _opencv_candidates(search, item, newer)
         else:

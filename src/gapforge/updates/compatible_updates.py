@@ -8,7 +8,7 @@ know does not fit either, because nothing confirms that it works.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,8 +73,10 @@ def combine(
             continue  # updated with FFmpeg: headers newer than needed only require a newer driver
         # The oldest newer headers that FFmpeg accepts, if it does not accept the present ones.
         others = headers.candidates[::-1] if item.name == "ffmpeg" and headers else ()
-        groups: Iterable[tuple[Candidate, ...]] = (
-            group for candidate in item.candidates for group in _groups(candidate, others)
+        groups = (
+            (candidate, *more)
+            for candidate in item.candidates
+            for more in [(), *((other,) for other in others)]
         )
         fitting = next((group for group in groups if not new_finding(_changed(raw, *group))), ())
         raw = _changed(raw, *fitting)
@@ -101,11 +103,6 @@ def _set_fitting(item: ItemUpdates, raw: Raw, new_finding: Callable[[Raw], str])
         item.why = item.why or reason
     if not item.why and key(item.newest) > key(item.current):
         item.why = item.note or _("no newer release in the same series")
-
-
-def _groups(candidate: Candidate, others: Sequence[Candidate]) -> Iterable[tuple[Candidate, ...]]:
-    yield (candidate,)
-    yield from ((candidate, other) for other in others)
 
 
 def _changed(raw: Raw, *candidates: Candidate) -> Raw:
