@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 from gapforge.base.i18n import N_
 from gapforge.model.schema import Choice, Flag, Items, Nullable, Number, Record, Shape, Table, Text
+from gapforge.model.text_shapes import SHA256, described
 
 FORMAT = 1
 
 _DOTTED = Text("version", r"[0-9]+(\.[0-9]+)*", N_('digits and dots, such as "12.4"'))
-_SHA256 = Text("SHA-256", r"[0-9a-f]{64}", N_("64 lower-case hex digits"))
+_SHA256 = described(SHA256, "SHA-256")
 _HASH = Nullable(_SHA256, "null: nobody published one")
 _MD5 = Text("MD5", r"[0-9a-f]{32}", N_("32 lower-case hex digits"))
 _URL = Text("address", r"https://[^\s\x00-\x1f]+", N_("an https:// address"))

@@ -29,9 +29,11 @@ def reasons(
     found = {}
     for component in preset.described or ():
         module = component.installs_module(preset)
-        for package in known if module else ():
+        if module is None:
+            continue
+        for package in known:
             name = normalized(package)
-            if module and any(fnmatch.fnmatchcase(name, pattern) for pattern in module.wheels):
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in module.wheels):
                 names = {"package": package, "module": module.name, "component": component.title}
                 by = ", ".join(requirers.get(package, ()))
                 found[package] = (

@@ -11,7 +11,7 @@ from typing import Any
 from gapforge.base import limits
 from gapforge.base.errors import Fault, LockError
 from gapforge.base.files import read_regular, sha256_bytes
-from gapforge.base.i18n import N_, _, ngettext
+from gapforge.base.i18n import _, ngettext
 from gapforge.base.json_text import canonical_json
 from gapforge.base.paths import unsafe_path_reason
 from gapforge.base.progress import DAY
@@ -30,6 +30,7 @@ from gapforge.model.schema import (
     parse_json,
     read_file,
 )
+from gapforge.model.text_shapes import DIGEST, SHA256, described
 from gapforge.model.unresolved_item import REASON_SHAPE, Reason, UnresolvedItem
 
 PACKAGES_INDEX = "debs/Packages"  # the index of the .debs in artifacts/NAME
@@ -41,8 +42,8 @@ KINDS = ("image", "deb", "wheel", "source", "tensorrt", "index")
 _ROLES = (*ROLES, "install-tool")
 _OLD_EPOCH = 1700000000  # of locks without "epoch" whose preset gives none either
 
-_HEX = Text("SHA-256", r"[0-9a-f]{64}", N_("64 lower-case hex digits"))
-_DIGEST = Text("digest", r"sha256:[0-9a-f]{64}", N_('"sha256:" and 64 hex digits'))
+_HEX = described(SHA256, "SHA-256")
+_DIGEST = described(DIGEST, "digest")
 
 
 def _shape(version: int, reason: Shape) -> Record:

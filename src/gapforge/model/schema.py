@@ -34,7 +34,7 @@ class Shape:
 
     def wanted(self) -> str:
         """Return what a value of this shape is, in the reader's language."""
-        return _object()
+        return _("an object in { }")
 
     def schema(self) -> dict[str, Any]:
         """Return the shape as JSON Schema (draft 2020-12)."""
@@ -67,10 +67,6 @@ def faults_of(value: Any, shape: Shape, shown: str) -> list[Fault]:
     except _EnoughFaults:
         faults.append(Fault(shown, _("further faults are not shown")))
     return faults
-
-
-def _object() -> str:
-    return _("an object in { }")
 
 
 def _not_allowed(value: Any) -> str:

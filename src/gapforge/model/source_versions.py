@@ -20,9 +20,11 @@ def stated_versions(preset: Preset) -> Iterator[tuple[StatedVersion, list[tuple[
     """
     for component in preset.described or ():
         part = component.part(preset)
-        for stated in component.versions if part is not None else ():
+        if part is None:
+            continue
+        for stated in component.versions:
             source = preset.sources.get(stated.source)
-            if part is None or source is None:
+            if source is None:
                 continue
             own = str(part.get(stated.option) or "") if stated.option else ""
             path = f"{component.asked_by or component.preset_key}.{stated.option}"
