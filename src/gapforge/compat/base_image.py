@@ -69,15 +69,15 @@ def _check_os(preset: Preset, role: str) -> Iterator[Finding]:
     named = [name for name in (base.suite, *re.split(r"[:@-]", base.image)) if name in _CODENAMES]
     if named:
         os_id, os_version = _CODENAMES[named[0]]
-    wanted = (preset.os_id, preset.os_version)
-    if not os_id or (os_id == wanted[0] and f"{os_version}.".startswith(f"{wanted[1]}.")):
+    same_version = f"{os_version}.".startswith(f"{preset.os_version}.")
+    if not os_id or (os_id == preset.os_id and same_version):
         return
     reason = _(
         "the base image is {found}, but os is {wanted}",
-        found=" ".join((os_id, os_version)),
-        wanted=" ".join(wanted),
+        found=f"{os_id} {os_version}",
+        wanted=preset.os,
     )
-    suggestion = _("use a base image of {wanted}", wanted=" ".join(wanted))
+    suggestion = _("use a base image of {wanted}", wanted=preset.os)
     yield error("base-os", f"$.base.{role}", reason, suggestion)
 
 

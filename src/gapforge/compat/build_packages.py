@@ -68,7 +68,7 @@ def _check_version(preset: Preset, asked: Asked, library: Library) -> Iterator[F
     if too_old and key(version) >= key(too_old):
         reason = _(
             "the library of {option} in {os} is too old for {product} {version}",
-            os=_system(preset),
+            os=preset.os,
             **names,
         )
         suggestion = _(
@@ -84,9 +84,7 @@ def _absent(preset: Preset, asked: Asked, library: Library) -> Finding:
 
     It is an error only if the base image cannot contain the library either.
     """
-    reason = _(
-        "{option} needs a library that {os} does not carry", option=asked.word, os=_system(preset)
-    )
+    reason = _("{option} needs a library that {os} does not carry", option=asked.word, os=preset.os)
     base = preset.builder
     plain = base.suite or _PLAIN_IMAGE.search(base.image)
     severe = error if plain else warning
@@ -110,7 +108,3 @@ def _unlisted(asked: Asked) -> Finding:
     )
     suggestion = _("add them to apt.builder; sync looks for its files")
     return warning("option-unlisted", asked.path, reason, suggestion)
-
-
-def _system(preset: Preset) -> str:
-    return f"{preset.os_id} {preset.os_version}"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from gapforge.base.i18n import _
 from gapforge.compat import ffmpeg
 from gapforge.compat.findings import Finding, error, warning
-from gapforge.model.catalog import Catalog
+from gapforge.model.catalog import Catalog, Headers
 from gapforge.model.preset import Preset
 from gapforge.model.versions import key, major, minor
 
@@ -76,10 +76,7 @@ def driver_need(preset: Preset, catalog: Catalog) -> DriverNeed:
     headers = catalog.headers.get(ffmpeg.headers_version(preset))
     used = headers if preset.component("ffmpeg") else None
     return _need(
-        preset.cuda,
-        image.driver if image else _toolkit_driver(preset.cuda, catalog),
-        catalog,
-        (used.version, used.driver) if used else ("", ""),
+        preset.cuda, image.driver if image else _toolkit_driver(preset.cuda, catalog), used, catalog
     )
 
 
@@ -88,11 +85,8 @@ def usual_need(cuda: str, catalog: Catalog) -> DriverNeed:
 
     Those are the headers from 11.1 on that need the oldest driver, as in the shipped presets.
     """
-    known = [h for h in catalog.headers.values() if h.driver and key(h.version) >= (11, 1)]
-    oldest = min((key(h.driver) for h in known), default=())
-    same = [(h.version, h.driver) for h in known if key(h.driver) == oldest]
-    headers = max(same, key=lambda pair: key(pair[0]), default=("", ""))
-    return _need(cuda, _toolkit_driver(cuda, catalog), catalog, headers)
+    headers = catalog.headers.get(catalog.headers_choice(""))
+    return _need(cuda, _toolkit_driver(cuda, catalog), headers, catalog)
 
 
 def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
@@ -135,13 +129,14 @@ def check_driver(preset: Preset, driver: str, catalog: Catalog) -> list[Finding]
     return []
 
 
-def _need(cuda: str, full: str, catalog: Catalog, headers: tuple[str, str]) -> DriverNeed:
+def _need(cuda: str, full: str, headers: Headers | None, catalog: Catalog) -> DriverNeed:
+    known = headers if headers and headers.driver else None
     return DriverNeed(
         cuda=cuda,
         for_cuda=catalog.minor_drivers.get(major(cuda), "") or full,
         full=full,
-        headers=headers[0] if headers[1] else "",
-        for_headers=headers[1],
+        headers=known.version if known else "",
+        for_headers=known.driver if known else "",
     )
 
 
@@ -159,7 +154,7 @@ def _other_headers(preset: Preset, catalog: Catalog) -> str:
 def _newest_cuda(driver: str, catalog: Catalog) -> str:
     """Return the newest CUDA with a base image that a driver runs ("CUDA 11.8"); "" if none."""
     series = {minor(image.cuda) for image in catalog.images}
-    fitting = [c for c in series if _need(c, "", catalog, ("", "")).verdict(driver) == ENOUGH]
+    fitting = [c for c in series if _need(c, "", None, catalog).verdict(driver) == ENOUGH]
     return f"CUDA {max(fitting, key=key)}" if fitting else ""
 
 

@@ -17,7 +17,7 @@ from gapforge.compat.findings import (
 )
 from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Options, Preset
-from gapforge.model.preset_defaults import NVENC
+from gapforge.model.preset_defaults import HEADERS_PACKAGE, NVENC
 from gapforge.model.versions import key
 
 _HEADERS = "$.sources.nv-codec-headers"
@@ -60,7 +60,7 @@ def headers_for(ffmpeg: str, catalog: Catalog) -> str:
 
 def _headers_package(preset: Preset) -> str:
     """Return the Ubuntu package of nv-codec-headers in apt.builder, "" if it is not there."""
-    return next((p for p in preset.apt_builder if p.partition("=")[0] == "libffmpeg-nvenc-dev"), "")
+    return next((p for p in preset.apt_builder if p.partition("=")[0] == HEADERS_PACKAGE), "")
 
 
 def _check_nvcc(preset: Preset, ffmpeg: Options, catalog: Catalog) -> Iterator[Finding]:

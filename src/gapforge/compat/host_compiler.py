@@ -54,7 +54,7 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
             reason = _(
                 "the catalog does not know whether the nvcc of CUDA {cuda} supports {compiler}",
                 cuda=preset.cuda,
-                compiler=compiler or _("the default GCC of {os}", os=_system(preset)),
+                compiler=compiler or _("the default GCC of {os}", os=preset.os),
             )
             yield warning("compiler", path, reason)
         elif key(used) > key(newest):
@@ -75,10 +75,6 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
             yield error("compiler", path, reason, suggestion)
 
 
-def _system(preset: Preset) -> str:
-    return f"{preset.os_id} {preset.os_version}"
-
-
 def _uses_nvcc(name: str, component: Options) -> bool:
     if name == "opencv":
         return component.flag("cuda")
@@ -95,7 +91,7 @@ def _named(patterns: Sequence[str], options: Sequence[str]) -> Iterator[str]:
 def _default_gcc(preset: Preset, catalog: Catalog) -> str:
     """Return the major version of gcc and g++ in the builder image, "" if unknown."""
     pins = (re.match(r"(?:gcc|g\+\+)=(?:[0-9]+:)?([0-9]+)", p) for p in preset.apt_builder)
-    return next((pin[1] for pin in pins if pin), catalog.os_gcc.get(_system(preset), ""))
+    return next((pin[1] for pin in pins if pin), catalog.os_gcc.get(preset.os, ""))
 
 
 def _gcc_version(named: str, default: str) -> str:

@@ -138,7 +138,6 @@ def _wheels(lock: Lock | None) -> Iterator[Judgement]:
 
 
 def _os(preset: Preset) -> Iterator[Judgement]:
-    name = f"{preset.os_id} {preset.os_version}"
-    part = _("{os} base images and packages", os=name)
+    part = _("{os} base images and packages", os=preset.os)
     reason = _("their licences are in /usr/share/doc/*/copyright in the image")
     yield Judgement(part=part, licence="", verdict=UNKNOWN, reason=reason)

@@ -18,7 +18,8 @@ from gapforge.compat.findings import (
 )
 from gapforge.compat.gpus import runs, torch_code
 from gapforge.model.catalog import Catalog, TorchRelease
-from gapforge.model.preset import TARGET_OS, Preset, PyTorch
+from gapforge.model.preset import Preset, PyTorch
+from gapforge.model.preset_rules import TARGET_OS
 from gapforge.model.versions import key, local, major, minor, public
 
 _PATH = "$.pytorch.torch"
@@ -39,7 +40,7 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
     yield from check_python(preset.python, os, bool(preset.apt_sources), catalog)
     if preset.pytorch is None:
         return
-    wanted = _wanted_build(preset.pytorch, catalog)
+    wanted = wanted_build(preset.pytorch, catalog)
     release = catalog.torch.get(wanted.version)
     yield from _check_index(preset.pytorch)
     if release is None:
@@ -73,7 +74,7 @@ def check_python(
     return []
 
 
-def _wanted_build(torch: PyTorch, catalog: Catalog) -> TorchBuild:
+def wanted_build(torch: PyTorch, catalog: Catalog) -> TorchBuild:
     """Return the build that a preset asks for: in the version, by the index, or the default."""
     version, build = public(torch.torch), local(torch.torch)
     release = catalog.torch.get(version)
@@ -227,11 +228,6 @@ def _check_cuda(wanted: TorchBuild, preset: Preset, catalog: Catalog) -> Iterato
             cuda=cuda,
         )
         yield warning("torch-cuda", _PATH, reason, use(_nearest_fitting(version, preset, catalog)))
-
-
-def wanted_build(preset: Preset, catalog: Catalog) -> TorchBuild | None:
-    """Return the build of PyTorch that a preset asks for; None without PyTorch."""
-    return _wanted_build(preset.pytorch, catalog) if preset.pytorch else None
 
 
 def _check_gpus(wanted: TorchBuild, preset: Preset, catalog: Catalog) -> Iterator[Finding]:

@@ -96,7 +96,7 @@ def before_build(project: Project, preset: Preset, lock: Lock, engine: Engine) -
 def gpu_needs(preset: Preset, catalog: Catalog) -> GpuNeeds:
     """Return what the preset needs of driver and GPU, as far as the catalog knows."""
     tensorrt, opencv = preset.tensorrt, preset.component("opencv")
-    torch = wanted_build(preset, catalog)
+    torch = wanted_build(preset.pytorch, catalog) if preset.pytorch else None
     on_gpu = torch is not None and torch.build not in ("", "cpu")
     return GpuNeeds(
         cuda=preset.cuda,

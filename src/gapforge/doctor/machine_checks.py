@@ -18,7 +18,7 @@ from gapforge.doctor.machine_probes import EngineFacts, EnvFile, Socket, System,
 from gapforge.engine.protocol import LEAST_DOCKER
 from gapforge.image.build_inputs import CLOCK_TOLERANCE
 from gapforge.model.credentials import Need
-from gapforge.model.preset import TARGET_OS
+from gapforge.model.preset_rules import TARGET_OS
 
 # Bytes that one compiler may take: the 1.5 GiB that components/common.sh counts with.
 JOB_MEMORY = 3 * 2**29

@@ -94,12 +94,11 @@ def operating_system_faults(preset: Preset, images: Mapping[str, LockedImage]) -
 
     One whose operating system is not known yet ("") has none.
     """
-    wanted = f"{preset.os_id} {preset.os_version}"
     return [
         Fault(
             _("base image of {role} ({reference})", role=role, reference=image.reference),
             f"{image.os_id} {image.os_version}",
-            wanted,
+            preset.os,
         )
         for role, image in sorted(images.items())
         if image.os_id and (image.os_id, image.os_version) != (preset.os_id, preset.os_version)

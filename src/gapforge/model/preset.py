@@ -24,7 +24,6 @@ from gapforge.model.catalog import Catalog
 from gapforge.model.component import Component
 from gapforge.model.names import ROLES
 from gapforge.model.preset_defaults import Filled
-from gapforge.model.preset_rules import TARGET_OS as TARGET_OS
 from gapforge.model.preset_shape import preset_shape
 from gapforge.model.schema import nearest, one_of, read_json
 
@@ -221,6 +220,11 @@ class Preset:
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
+    def os(self) -> str:
+        """Return the operating system, such as "ubuntu 22.04"."""
+        return f"{self.os_id} {self.os_version}"
+
+    @property
     def secrets(self) -> tuple[Secret, ...]:
         """Return the settings that the application's build may read."""
         return self.application.secrets if self.application else ()
@@ -247,6 +251,15 @@ class Preset:
             "components": any(package.only_derived for package in packages),
         }
         return (f"presets/{self.name}.json", *(folder for folder, adds in added.items() if adds))
+
+    @property
+    def roles_of_debs(self) -> dict[str, list[str]]:
+        """Return the roles that install each package of ``debs``, by package."""
+        found: dict[str, list[str]] = {}
+        for role in ROLES:
+            for package in self.debs(role):
+                found.setdefault(package, []).append(role)
+        return dict(sorted(found.items()))
 
     def debs(self, role: str) -> tuple[str, ...]:
         """Return the packages to install in a role, with those of TensorRT of the form "deb".

@@ -31,7 +31,7 @@ _NOTHING: Mapping[str, Any] = {
 _LISTS = {"apt": ("builder", "runtime", "sources"), "python": ("packages",)}
 # Options of FFmpeg's configure that need nv-codec-headers.
 NVENC = ("--enable-nvenc", "--enable-nvdec", "--enable-cuvid", "--enable-ffnvcodec")
-_HEADERS_PACKAGE = "libffmpeg-nvenc-dev"  # Ubuntu's package of nv-codec-headers
+HEADERS_PACKAGE = "libffmpeg-nvenc-dev"  # Ubuntu's package of nv-codec-headers
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _sources(document: Mapping[str, Any], catalog: Catalog) -> Iterator[tuple[st
         yield from _source(
             "ffmpeg", best_archive(catalog.ffmpeg.get(version, ())), version, catalog
         )
-        packaged = any(p.startswith(_HEADERS_PACKAGE) for p in document["apt"]["builder"])
+        packaged = any(p.startswith(HEADERS_PACKAGE) for p in document["apt"]["builder"])
         if any(option in NVENC for option in configure) and not packaged:
             headers = catalog.headers_choice(version)
             archive = best_archive(catalog.headers[headers].archives) if headers else None

@@ -97,13 +97,9 @@ def _debs(preset: Preset, lock: Lock | None) -> list[ToResolve]:
     """
     if lock and (lock.of("deb") or any(entry.path == PACKAGES_INDEX for entry in lock.entries)):
         return []
-    roles: dict[str, list[str]] = {}
-    for role in ROLES:
-        for package in preset.debs(role):
-            roles.setdefault(package, []).append(role)
     return [
-        ToResolve("deb", package, "+".join(dict.fromkeys(users)))
-        for package, users in sorted(roles.items())
+        ToResolve("deb", package, "+".join(roles))
+        for package, roles in preset.roles_of_debs.items()
     ]
 
 

@@ -343,16 +343,13 @@ class Resolver:
                 ranked.append((rank, _file(raw), raw))
         if not ranked:
             available = ", ".join(sorted(_file(raw) for raw in package.get("wheels", ())))
-            name, target = (
-                f"{package['name']} {package['version']}",
-                f"{preset.os_id} {preset.os_version}",
-            )
+            name = f"{package['name']} {package['version']}"
             raise ResolveError(
                 _(
                     "{package} has no wheel for CPython {python} on {os}; available: {wheels}",
                     package=name,
                     python=preset.python,
-                    os=target,
+                    os=preset.os,
                     wheels=available or _("no wheel at all"),
                 )
             )

@@ -100,26 +100,19 @@ def _image_rows(preset: Preset, lock: Lock | None) -> list[Row]:
     for role in ROLES:
         base = preset.base(role)
         locked = lock.images.get(role) if lock else None
-        os = (preset.os_id, preset.os_version)
-        if locked and locked.os_id:
-            os = (locked.os_id, locked.os_version)
+        os = f"{locked.os_id} {locked.os_version}" if locked and locked.os_id else preset.os
         digest = locked.manifest_digest if locked else base.digest
         rows.append(
             Row(
                 kind="image",
                 name=f"{role}: {base.label}",
-                version=" ".join(os),
-                source=_base_source(preset, role),
+                version=os,
+                source="registry" if base.image else "archive" if base.archive else "mmdebstrap",
                 sha256=digest.removeprefix("sha256:") or base.archive_sha256,
                 used_by=role,
             )
         )
     return rows
-
-
-def _base_source(preset: Preset, role: str) -> str:
-    base = preset.base(role)
-    return "registry" if base.image else "archive" if base.archive else "mmdebstrap"
 
 
 def _wheel_rows(preset: Preset, lock: Lock | None, components: Sequence[Component]) -> list[Row]:
@@ -128,10 +121,11 @@ def _wheel_rows(preset: Preset, lock: Lock | None, components: Sequence[Componen
     wanted.update({_requirement(r)[0]: "$.python.packages" for r in preset.packages})
     rows = []
     if lock is None or not lock.resolves("wheel"):
-        index = preset.pytorch.index if preset.pytorch else "default"
+        default = preset.pytorch is None or preset.pytorch.index == "default"
         for requirement in (*torch, *preset.packages):
             name, version = _requirement(requirement)
-            place = _index_name(index) if wanted[name] == "$.pytorch" else "index:default"
+            of_torch = wanted[name] == "$.pytorch" and not default
+            place = "index:torch" if of_torch else "index:default"
             rows.append(
                 Row(kind="wheel", name=name, version=version, source=place, used_by=wanted[name])
             )
@@ -165,10 +159,6 @@ def _wheel_rows(preset: Preset, lock: Lock | None, components: Sequence[Componen
             )
         )
     return rows
-
-
-def _index_name(index: str) -> str:
-    return "index:default" if index == "default" else "index:torch"
 
 
 def _requirement(text: str) -> tuple[str, str]:
@@ -295,7 +285,7 @@ class _Document:
             driver = self.drivers.get(p.name)
             cells = [
                 f"[`{p.name}`](#{p.name.replace('.', '')})",
-                f"{p.os_id} {p.os_version}",
+                p.os,
                 p.cuda,
                 p.cudnn,
                 f"≥ {driver}" if driver else "",
@@ -514,17 +504,12 @@ def _listed_debs(stack: Stack) -> list[tuple[str, str, str]]:
 
     The version is "" until it is resolved, and IN_BASE for a package of the base image.
     """
-    preset = stack.preset
-    roles: dict[str, list[str]] = {}
-    for role in ROLES:
-        for package in preset.debs(role):
-            roles.setdefault(package, []).append(role)
     locked = {e.name: e.version for e in stack.lock.of("deb")} if stack.lock else {}
     settled = stack.lock is not None and stack.lock.resolves("deb")
     result = []
-    for package, where in sorted(roles.items()):
+    for package, roles in stack.preset.roles_of_debs.items():
         name, _separator, pinned = package.partition("=")
         name = name.partition(":")[0]
         version = pinned or locked.get(name, "") or (IN_BASE if settled else "")
-        result.append((name, ", ".join(where), version))
+        result.append((name, ", ".join(roles), version))
     return result

@@ -9,7 +9,7 @@ from gapforge.compat import tensorrt
 from gapforge.compat.driver import usual_need
 from gapforge.compat.torch import builds_for, check_python
 from gapforge.model.catalog import Catalog, CudaImage, TorchRelease
-from gapforge.model.preset import TARGET_OS
+from gapforge.model.preset_rules import TARGET_OS
 from gapforge.model.versions import NONE, key, minor, within
 from gapforge.store.known_sizes import DownloadSize, KnownSizes
 

@@ -76,7 +76,8 @@ def apply_overrides(
 
 def _leave_out_gpus(raw: dict[str, Any], made: Preset, catalog: Catalog) -> None:
     """Compile OpenCV only for GPUs that the chosen PyTorch has code for, too."""
-    torch, options = wanted_build(made, catalog), written_options(raw, "opencv")
+    torch = wanted_build(made.pytorch, catalog) if made.pytorch else None
+    options = written_options(raw, "opencv")
     code = torch_code(torch.version, torch.build, catalog) if torch else None
     if options and options.get("cuda") and code:
         fitting = [gpu for gpu in options.get("architectures", []) if runs(gpu, code)]

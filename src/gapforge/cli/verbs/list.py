@@ -65,7 +65,7 @@ def _to_json(preset: Preset, ready: Readiness, size: int, exact: bool) -> dict[s
         "name": preset.name,
         "summary": {"ko": preset.summary_ko, "en": preset.summary_en},
         "practice": preset.practice,
-        "os": f"{preset.os_id} {preset.os_version}",
+        "os": preset.os,
         "cuda": preset.cuda,
         "python": preset.python,
         "torch": preset.pytorch.torch if preset.pytorch else "",
