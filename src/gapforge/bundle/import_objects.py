@@ -144,7 +144,8 @@ class ObjectImporter:
         try:
             read_part(handle, stored, write)
             if not part.whole:
-                sync_data(out, target)
+                with storage_errors(target):
+                    os.fdatasync(out)  # wait until everything written is on disk
         except (Damaged, OSError) as error:
             if part.whole:
                 target.unlink(missing_ok=True)
@@ -164,9 +165,3 @@ def _write_wanted(out: int, data: memoryview, offset: int, wanted: Sequence[Rang
         done, until = max(start, offset), min(end, offset + len(data))
         while done < until:
             done += os.pwrite(out, data[done - offset : until - offset], done)
-
-
-def sync_data(handle: int, path: Path) -> None:
-    """Wait until everything written is on disk."""
-    with storage_errors(path):
-        os.fdatasync(handle)

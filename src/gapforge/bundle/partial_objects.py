@@ -8,6 +8,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -56,6 +57,18 @@ def without(wanted: Range, present: Sequence[Range]) -> list[Range]:
     return result
 
 
+@dataclass(slots=True)
+class _Partial:
+    """What is known of one object that arrives in parts."""
+
+    size: int
+    ranges: list[Range]  # what is here and was verified, as ``merged`` sorts it
+    hashed: tuple[hashlib._Hash | None, int] = (None, 0)  # the hash of all bytes before an offset
+    recorded: float = 0.0  # when the ranges were last written to disk
+    file: tuple[int, int] | None = None  # device and inode of the data
+    replaced: bool = False  # the data began again in another file
+
+
 class PartialObjects:
     """The verified parts of objects that volumes have split.
 
@@ -67,14 +80,10 @@ class PartialObjects:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._guard = threading.Lock()
-        # All maps are by the SHA-256 of an object.
-        self._started: set[str] = set()
-        self._hashed: dict[str, tuple[hashlib._Hash, int]] = {}  # hash of all bytes before offset
-        self._ranges: dict[str, tuple[int, list[Range]]] = {}  # size, ranges
-        self._recorded: dict[str, float] = {}  # time of the last record
-        self._unrecorded: set[str] = set()
-        self._files: dict[str, tuple[int, int]] = {}  # device and inode of the data
-        self._replaced: set[str] = set()  # the data began again in another file
+        # By the SHA-256 of an object.
+        self._objects: dict[str, _Partial] = {}
+        self._started: set[str] = set()  # may have files on disk
+        self._unrecorded: set[str] = set()  # have ranges that are not in the record on disk
 
     def data(self, sha256: str) -> Path:
         """Return the file that collects the bytes of an object."""
@@ -87,16 +96,15 @@ class PartialObjects:
         ``open_own`` starts an empty file when somebody linked to the one before.
         """
         with self._guard:
-            ranges = self._known(sha256)[1]
+            known = self._known(sha256)
             handle = open_own(self.data(sha256))
             status = os.fstat(handle)
             file = status.st_dev, status.st_ino
-            lost = bool(ranges) and status.st_size < ranges[-1][1]
-            if lost or self._files.get(sha256, file) != file:
-                self._ranges[sha256] = -1, []
-                self._hashed.pop(sha256, None)
-                self._replaced.add(sha256)
-            self._files[sha256] = file
+            lost = bool(known.ranges) and status.st_size < known.ranges[-1][1]
+            if lost or known.file not in (None, file):
+                known.size, known.ranges, known.hashed = -1, [], (None, 0)
+                known.replaced = True
+            known.file = file
         return handle
 
     def new_whole(self, sha256: str) -> tuple[int, Path]:
@@ -110,11 +118,12 @@ class PartialObjects:
 
     def ranges(self, sha256: str, size: int) -> list[Range]:
         """Return the sorted ranges that are here and were verified as parts."""
-        present = self._known(sha256)
-        return present[1] if present[0] == size else []
+        known = self._known(sha256)
+        return known.ranges if known.size == size else []
 
-    def _known(self, sha256: str) -> tuple[int, list[Range]]:
-        return self._ranges.get(sha256) or self._ranges.setdefault(sha256, self._read(sha256))
+    def _known(self, sha256: str) -> _Partial:
+        known = self._objects.get(sha256)
+        return known or self._objects.setdefault(sha256, _Partial(*self._read(sha256)))
 
     def _read(self, sha256: str) -> tuple[int, list[Range]]:
         """Return the size and the ranges that an earlier run recorded."""
@@ -133,7 +142,9 @@ class PartialObjects:
 
     def hash_before(self, sha256: str, offset: int) -> hashlib._Hash | None:
         """Return the hash of all bytes before ``offset`` to continue, None if it is not known."""
-        digest, position = self._hashed.get(sha256, (None, 0)) if offset else (hashlib.sha256(), 0)
+        if not offset:
+            return hashlib.sha256()
+        digest, position = self._known(sha256).hashed
         return digest.copy() if digest is not None and position == offset else None
 
     def add(self, sha256: str, size: int, part: Range, digest: hashlib._Hash | None) -> None:
@@ -142,12 +153,13 @@ class PartialObjects:
         ``digest`` is the hash of all bytes before the end of the part if it is known.
         """
         with self._guard:
+            known = self._known(sha256)
             if digest is not None:
-                self._hashed[sha256] = digest, part[1]
-            ranges = merged([*self.ranges(sha256, size), part])
-            self._ranges[sha256] = size, ranges
-            age = time.monotonic() - self._recorded.get(sha256, 0.0)
-            if len(ranges) <= _RECORD_ALL or age >= _RECORD_INTERVAL:
+                known.hashed = digest, part[1]
+            known.ranges = merged([*self.ranges(sha256, size), part])
+            known.size = size
+            age = time.monotonic() - known.recorded
+            if len(known.ranges) <= _RECORD_ALL or age >= _RECORD_INTERVAL:
                 self._write(sha256)
             else:
                 self._unrecorded.add(sha256)
@@ -159,9 +171,10 @@ class PartialObjects:
                 self._write(sha256)
 
     def _write(self, sha256: str) -> None:
-        size, ranges = self._ranges[sha256]
-        write_text(self._record(sha256), canonical_json({"size": size, "ranges": ranges}))
-        self._recorded[sha256] = time.monotonic()
+        known = self._objects[sha256]
+        document = {"size": known.size, "ranges": known.ranges}
+        write_text(self._record(sha256), canonical_json(document))
+        known.recorded = time.monotonic()
         self._unrecorded.discard(sha256)
 
     def complete(self, sha256: str, size: int) -> bool:
@@ -173,9 +186,8 @@ class PartialObjects:
         file = self.data(sha256)
         handle = self.open(sha256)
         digest = self.hash_before(sha256, size) if size else None
-        # A part that another thread wrote into the file before is not in this one.
-        hashed = digest is not None and sha256 not in self._replaced
-        known = digest.hexdigest() if digest is not None and hashed else ""
+        if self._known(sha256).replaced:
+            digest = None  # a part that another thread wrote is in the file before this one
         try:
             with storage_errors(file):
                 # A volume with a wrong size may have written bytes behind the end.
@@ -183,7 +195,7 @@ class PartialObjects:
         finally:
             os.close(handle)
         try:
-            self.store.add(file, sha256, known=known)
+            self.store.add(file, sha256, known=digest.hexdigest() if digest is not None else "")
             valid = True
         except FetchError:
             valid = False
@@ -197,11 +209,9 @@ class PartialObjects:
         for path in (self._record(sha256), self.data(sha256)):
             with storage_errors(path):
                 path.unlink(missing_ok=True)
-        for memory in (self._hashed, self._ranges, self._recorded, self._files):
-            memory.pop(sha256, None)
+        self._objects.pop(sha256, None)
         self._unrecorded.discard(sha256)
         self._started.discard(sha256)
-        self._replaced.discard(sha256)
 
     def clear_litter(self) -> None:
         """Remove temporary files of killed runs, and keep the recorded parts of missing objects.
