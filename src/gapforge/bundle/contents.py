@@ -26,6 +26,15 @@ def inventory_objects(file: Path) -> frozenset[str]:
     return frozenset(sha256 for sha256, _size in Inventory.read(file))
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Where an object may be, its name for messages, and the preset whose sync downloads it."""
+
+    name: str
+    preset: str = ""
+    paths: list[Path] = field(default_factory=list)
+
+
 @dataclass(kw_only=True)
 class Contents:
     """The parts and presets of a bundle, and where their bytes are.
@@ -39,9 +48,7 @@ class Contents:
     presets: list[BundledPreset] = field(default_factory=list)
     texts: dict[str, bytes] = field(default_factory=dict)
     locks: dict[str, Lock] = field(default_factory=dict)
-    _paths: dict[str, list[Path]] = field(default_factory=dict)
-    _names: dict[str, str] = field(default_factory=dict)
-    _preset_of: dict[str, str] = field(default_factory=dict)
+    _sources: dict[str, _Source] = field(default_factory=dict)
 
     @property
     def listed(self) -> int:
@@ -50,9 +57,8 @@ class Contents:
 
     def path(self, part: Part) -> Path | None:
         """Return a file with the name and size of the object, None if there is none."""
-        stored = Store(self.project.store).path(part.sha256)
-        paths: list[Path] = [stored, *self._paths.get(part.sha256, ())]
-        for path in paths:
+        stored, source = Store(self.project.store).path(part.sha256), self._source(part.sha256)
+        for path in (stored, *source.paths):
             try:
                 if path.stat().st_size == part.size and path.is_file():
                     return path
@@ -62,11 +68,17 @@ class Contents:
 
     def name(self, sha256: str) -> str:
         """Return the name of an object for messages."""
-        return self._names.get(sha256) or _("object {sha256}", sha256=sha256[:12])
+        return self._source(sha256).name
 
     def preset_of(self, sha256: str) -> str:
         """Return the preset whose sync downloads the object, "" if unknown."""
-        return self._preset_of.get(sha256, "")
+        return self._source(sha256).preset
+
+    def _source(self, sha256: str) -> _Source:
+        return self._sources.get(sha256) or _Source(_("object {sha256}", sha256=sha256[:12]))
+
+    def _add_source(self, sha256: str, name: str, path: Path, preset: str = "") -> None:
+        self._sources.setdefault(sha256, _Source(name, preset)).paths.append(path)
 
     def add_lock(self, lock: Lock, text: bytes) -> BundledPreset:
         """Record where the objects of a lock may be. Return its preset as an entry of a bundle."""
@@ -77,9 +89,7 @@ class Contents:
         self.texts.update({sha256_bytes(data): data for data in (text, sums)})
         self.locks[files[LOCK_FILE]] = lock
         for path, sha256 in [*files.items(), (sha256sums.NAME, sha256_bytes(sums))]:
-            self._names.setdefault(sha256, f"{lock.preset}/{path}")
-            self._preset_of.setdefault(sha256, lock.preset)
-            self._paths.setdefault(sha256, []).append(folder / path)
+            self._add_source(sha256, f"{lock.preset}/{path}", folder / path, lock.preset)
         return BundledPreset(lock.preset, files[LOCK_FILE], sha256_bytes(sums))
 
     def add_repository(self, archive: bytes, site_objects: Collection[str] = ()) -> str:
@@ -94,8 +104,8 @@ class Contents:
     def add_kept_repository(self, sha256: str) -> None:
         """Record where an earlier pack kept the archive of the repository."""
         archive = archive_name(sha256)
-        self._names[sha256] = _("the gapforge repository ({archive})", archive=archive)
-        self._paths.setdefault(sha256, []).append(self.project.state / "bundles" / archive)
+        name = _("the gapforge repository ({archive})", archive=archive)
+        self._add_source(sha256, name, self.project.state / "bundles" / archive)
 
     def require_all(self, hint: str) -> None:
         """Raise BundleError naming what is not on this machine: presets as a whole, or objects."""

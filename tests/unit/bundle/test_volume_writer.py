@@ -16,7 +16,7 @@ from gapforge.base.files import sha256_bytes
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.bundle import volume_writer
-from gapforge.bundle.contents import Contents
+from gapforge.bundle.contents import Contents, _Source
 from gapforge.bundle.volume_folders import KeptVolume, Placement
 from gapforge.bundle.volume_format import BundledPreset, Part
 from gapforge.bundle.volume_plan import Plan, make_plan
@@ -176,7 +176,7 @@ def test_object_that_does_not_match_names_no_volume(
         "path",
         lambda self, each: file if each.sha256 == part.sha256 else real(self, each),
     )
-    world.contents._names[part.sha256] = "the object"
+    world.contents._sources[part.sha256] = _Source("the object")
     with pytest.raises(BundleError) as caught:
         world.write()
     # One byte more than expected is read of a small object, however long the file is.
@@ -189,7 +189,7 @@ def test_object_that_does_not_match_names_no_volume(
     assert [path for path in world.to.iterdir() if path.name.startswith(".")] == []
     for path in world.to.iterdir():
         assert part.sha256 not in {each.part.sha256 for each in read_volume(path)[1]}
-    world.contents._preset_of[part.sha256] = "two"
+    world.contents._sources[part.sha256] = _Source("the object", "two")
     with pytest.raises(BundleError) as caught:
         world.write()
     assert values_of(caught.value.hint) == {"presets": "two"}
