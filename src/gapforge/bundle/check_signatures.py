@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from gapforge.base.errors import Fault, ToolError, TrustError
 from gapforge.base.files import contains
@@ -44,6 +45,13 @@ _MAX_FILES = 200  # signatures of one preset's lock that are read
 REPOSITORY = ""  # the repository's name in the record of accepted bundles; no preset has it
 
 
+class _Signed(NamedTuple):
+    """Who signed an index, and the signature."""
+
+    signer: Signer
+    signature: Signature
+
+
 @dataclass(kw_only=True)
 class SignatureCheck:
     """Check indexes while media are scanned, and locks when their artifacts are created.
@@ -54,7 +62,7 @@ class SignatureCheck:
     project: Project
     signers: Signers
     indexes: dict[str, BundleIndex] = field(default_factory=dict)
-    _signed: dict[str, tuple[Signer, Signature]] = field(default_factory=dict)
+    _signed: dict[str, _Signed] = field(default_factory=dict)
     _files: dict[str, Path] = field(default_factory=dict)
     _rejected: dict[str, list[Fault]] = field(default_factory=dict)
     _lock_signatures: dict[str, list[Path]] = field(default_factory=dict)
@@ -85,7 +93,7 @@ class SignatureCheck:
             self._reject(bundle, path, str(error))
         else:
             self.indexes[bundle], self._files[bundle] = index, path
-            self._signed[bundle] = signer, signature
+            self._signed[bundle] = _Signed(signer, signature)
 
     def add_damaged_index(self, path: Path, why: str) -> None:
         """Record an index that cannot be read. Only its name tells the bundle."""
@@ -165,15 +173,8 @@ class SignatureCheck:
             self.project, self.signers.file, skip_damaged=allow_older
         )
         self._accepted = recorded.merge(self._state_of_artifacts())
-        newer = [
-            (label, name, index.made, accepted)
-            for name, index in (
-                (n, self.indexes[n]) for n in sorted(self._used & set(self.indexes))
-            )
-            for label, accepted in self._newer(index)
-        ]
-        if newer and not allow_older:
-            raise self._too_old(newer)
+        if not allow_older:
+            self._require_newest()
         for name in sorted(self._used & self._signed.keys()):
             self._keep(name)
 
@@ -213,8 +214,22 @@ class SignatureCheck:
             if (accepted := self._accepted.newer_state(name, index.made, sha256)) is not None
         ]
 
-    def _too_old(self, newer: Sequence[tuple[str, str, str, AcceptedState]]) -> TrustError:
-        latest = max(accepted.made for _label, _bundle, _made, accepted in newer)
+    def _require_newest(self) -> None:
+        """Raise TrustError naming everything in the used indexes that is older than accepted."""
+        faults, latest = [], ""
+        for bundle in sorted(self._used & self.indexes.keys()):
+            made = self.indexes[bundle].made
+            for label, accepted in self._newer(self.indexes[bundle]):
+                latest = max(latest, accepted.made)
+                found = _("signed {made} in bundle {bundle}", made=made, bundle=bundle)
+                expected = _(
+                    "nothing older than {made}, when bundle {bundle} was signed",
+                    made=accepted.made,
+                    bundle=accepted.bundle,
+                )
+                faults.append(Fault(label, found, expected))
+        if not faults:
+            return
         hint = _(
             "request the newest bundle; to go back intentionally, run the same command with "
             "--allow-older"
@@ -226,20 +241,9 @@ class SignatureCheck:
                 "was signed, and --allow-older corrects the record",
                 time=latest,
             )
-        return TrustError(
+        raise TrustError(
             _("the bundle is older than one that was accepted here; nothing was imported"),
-            faults=[
-                Fault(
-                    label,
-                    _("signed {made} in bundle {bundle}", made=made, bundle=bundle),
-                    _(
-                        "nothing older than {made}, when bundle {bundle} was signed",
-                        made=accepted.made,
-                        bundle=accepted.bundle,
-                    ),
-                )
-                for label, bundle, made, accepted in newer
-            ],
+            faults=faults,
             hint=hint,
         )
 
@@ -321,7 +325,7 @@ class SignatureCheck:
         lines = []
         for name in self._names(bundle):
             if name in self._signed:
-                signer, made = self._signed[name][0], self.indexes[name].made
+                signer, made = self._signed[name].signer, self.indexes[name].made
                 lines.append(
                     _(
                         "bundle {bundle}: signed {made} by {signer} ({fingerprint})",
@@ -348,7 +352,7 @@ class SignatureCheck:
         """Return who signed what was imported, for the custody page, or ""."""
         names = self._names(bundle)
         if self.signers:
-            signed = {self._signed[name][0].shown for name in names if name in self._signed}
+            signed = {self._signed[name].signer.shown for name in names if name in self._signed}
             return ", ".join(sorted(signed))
         keys = set()
         for name in names:
@@ -364,15 +368,15 @@ class SignatureCheck:
 
     def to_json(self, bundle: str) -> list[dict[str, str]]:
         """Return the signers as JSON types. ``signer`` is "" if no trusted signer signed."""
+        signers = {name: signed.signer for name, signed in self._signed.items()}
         return [
             {
                 "bundle": name,
                 "made": self.indexes[name].made if name in self.indexes else "",
-                "signer": signer.name if signer else "",
-                "fingerprint": signer.key.fingerprint if signer else "",
+                "signer": signers[name].name if name in signers else "",
+                "fingerprint": signers[name].key.fingerprint if name in signers else "",
             }
             for name in self._names(bundle)
-            for signer in [self._signed[name][0] if name in self._signed else None]
         ]
 
     def _names(self, bundle: str) -> list[str]:
@@ -440,7 +444,7 @@ class SignatureCheck:
 
     def _keep(self, bundle: str) -> None:
         """Keep the index, its signature and the signatures of the locks."""
-        index, (_signer, signature) = self.indexes[bundle], self._signed[bundle]
+        index, signature = self.indexes[bundle], self._signed[bundle].signature
         files = {signature_name(bundle): signature.data, index_name(bundle): index.render()}
         trusted = {signer.key.blob for signer in self.signers.signers}
         for bundled in index.plan.presets:

@@ -46,6 +46,14 @@ from gapforge.trust.trusted_signers import LOCK_SIGNATURE
 _KEY_TEST = "gapforge-probe"  # the namespace of a signature that is thrown away
 
 
+@dataclass(frozen=True)
+class _SignedIndex:
+    """An index with a time, and a valid signature of it."""
+
+    index: BundleIndex
+    signature: Signature
+
+
 @dataclass(kw_only=True)
 class BundleSigner:
     """Sign one bundle with ``key``.
@@ -55,7 +63,7 @@ class BundleSigner:
 
     key: SigningKey
     folders: Sequence[Path] = ()
-    _earlier: tuple[BundleIndex, Signature] | None = None
+    _earlier: _SignedIndex | None = None
     _made: str = ""
     _locks: dict[str, bytes] = field(default_factory=dict)
 
@@ -69,7 +77,7 @@ class BundleSigner:
         """
         folders = [project.state / "bundles", *to]
         self._earlier = _signed_index(plan.bundle, folders, self.key.public)
-        if self._earlier is None or self._earlier[0].plan != plan:
+        if self._earlier is None or self._earlier.index.plan != plan:
             self._earlier = None
             self._made = self._signing_time(project, plan, [*folders, *self.folders])
         texts = {
@@ -95,10 +103,10 @@ class BundleSigner:
     def finish(self, plan: Plan, volumes: Sequence[VolumeEntry]) -> CompanionFiles:
         """Sign the index. Return it with all signatures."""
         earlier = self._earlier
-        if earlier is not None and earlier[0].volumes == tuple(volumes):
-            made, signature = earlier[0].made, earlier[1].data
+        if earlier is not None and earlier.index.volumes == tuple(volumes):
+            made, signature = earlier.index.made, earlier.signature.data
         else:
-            repaired = earlier[0].made if earlier is not None and plan.repairs else ""
+            repaired = earlier.index.made if earlier is not None and plan.repairs else ""
             made = self._made or repaired or signing_time()
             signature = ssh_signatures.sign(self.key, BUNDLE, [render_index(plan, volumes, made)])[
                 0
@@ -120,10 +128,10 @@ class BundleSigner:
         # A request arrives by mail. Its presets and tool are signed only if they are known here.
         if (
             repaired is not None
-            and set(plan.presets) <= set(repaired[0].plan.presets)
-            and plan.tool in ("", repaired[0].plan.tool)
+            and set(plan.presets) <= set(repaired.index.plan.presets)
+            and plan.tool in ("", repaired.index.plan.tool)
         ):
-            return repaired[0].made
+            return repaired.index.made
         if not plan.tool and all(
             _current_lock(project, bundled.preset) == bundled.lock for bundled in plan.presets
         ):
@@ -154,10 +162,9 @@ def unsigned_companions(
     folders = [project.state / "bundles", *to]
     earlier = _signed_index(plan.bundle, folders)
     names = [lock_signature_name(plan.bundle, bundled.preset) for bundled in plan.presets]
-    if earlier is None or earlier[0].plan != plan or earlier[0].volumes != tuple(volumes):
+    if earlier is None or earlier.index.plan != plan or earlier.index.volumes != tuple(volumes):
         stale = (signature_name(plan.bundle), *names)
         return CompanionFiles({index_name(plan.bundle): render_index(plan, volumes)}, stale=stale)
-    index, signature = earlier
     files: dict[str, bytes] = {}
     for name in names:
         for folder in folders:
@@ -165,9 +172,9 @@ def unsigned_companions(
                 files.setdefault(name, ssh_signatures.read_signature(folder / name).data)
             except BadSignature:
                 continue
-    files[signature_name(plan.bundle)] = signature.data
-    files[index_name(plan.bundle)] = render_index(plan, volumes, index.made)
-    return CompanionFiles(files, index.made, signature.key)
+    files[signature_name(plan.bundle)] = earlier.signature.data
+    files[index_name(plan.bundle)] = earlier.index.render()
+    return CompanionFiles(files, earlier.index.made, earlier.signature.key)
 
 
 def sign_lock(project: Project, presets: Iterable[str], key: SigningKey) -> list[Path]:
@@ -215,7 +222,7 @@ def _lock_text(project: Project, contents: Contents, bundled: BundledPreset) -> 
 
 def _signed_index(
     bundle: str, folders: Iterable[Path], key: PublicKey | None = None
-) -> tuple[BundleIndex, Signature] | None:
+) -> _SignedIndex | None:
     """Return the first index with a time and a valid signature (by ``key`` if it is given)."""
     for folder in folders:
         try:
@@ -232,7 +239,7 @@ def _signed_index(
             # Without ssh-keygen a run that signs nothing keeps the signature; sites verify it.
             valid = key is None
         if valid:
-            return index, signature
+            return _SignedIndex(index, signature)
     return None
 
 
