@@ -126,7 +126,8 @@ def import_facts(
         imported=result.imported,
         imported_bytes=result.imported_bytes,
         already=result.already,
-        request=(request.name, sha256_file(request)) if request is not None else ("", ""),
+        request=request.name if request is not None else "",
+        request_sha256=sha256_file(request) if request is not None else "",
         notes=(
             *(f"{name}: {missing_objects(count)}" for name, count in result.incomplete.items()),
             *(_("repaired by bundle {bundle}", bundle=bundle) for bundle in sorted(repairs)),

@@ -83,8 +83,8 @@ class Custody:
 
     ``indexes`` and ``receivers`` are the SHA-256 of the index and of the receiver program, several
     if copies differ. ``tool`` is the SHA-256 of the archive of the repository, ``tool_state`` what
-    was done with it. ``request`` is the name and SHA-256 of a repair request. ``notes`` are further
-    lines about the import.
+    was done with it. ``request`` is the name of a repair request. ``notes`` are further lines about
+    the import.
     """
 
     action: str
@@ -103,7 +103,8 @@ class Custody:
     imported: int = 0
     imported_bytes: int = 0
     already: int = 0
-    request: tuple[str, str] = ("", "")
+    request: str = ""
+    request_sha256: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -243,10 +244,10 @@ def _import(facts: Custody) -> list[str]:
         )
     ]
     lines += [f"  {_safe(note)}" for note in facts.notes]
-    if facts.request[0]:
+    if facts.request:
         lines += [
-            _("repair request: {request}", request=_safe(facts.request[0])),
-            f"    sha256 {facts.request[1]}",
+            _("repair request: {request}", request=_safe(facts.request)),
+            f"    sha256 {facts.request_sha256}",
         ]
     return lines
 

@@ -286,7 +286,7 @@ class _Install:
             try:
                 os.chmod(self.root / member.name, 0o755 if member.executable else 0o644)
             except OSError:
-                pass  # some file systems have no modes; python3 gapforge.py works without
+                pass  # some file systems have no modes; python3 gapforge works without
         record = _render(self.sha256, changes.checksums)
         if not contains(_record(self.project), record.encode()):
             write_text(_record(self.project), record)

@@ -28,7 +28,7 @@ from gapforge.bundle.check_signatures import (
 from gapforge.bundle.disk_space import ImportSpace
 from gapforge.bundle.find_volumes import Scan
 from gapforge.bundle.import_objects import ObjectImporter
-from gapforge.bundle.partial_objects import merged, without
+from gapforge.bundle.partial_objects import without
 from gapforge.bundle.repair_request import RepairRequest, merge_parts, request_name
 from gapforge.bundle.volume_format import (
     MAX_INDEX,
@@ -454,7 +454,7 @@ class _Import:
             if not self.store.has(part.sha256, part.size):
                 present = self.partial.ranges(part.sha256, part.size)
                 ranges = without((part.offset, part.end), present) if part.size else [(0, 0)]
-                for first, after in merged(ranges):
+                for first, after in ranges:
                     missing.add(Part(part.sha256, part.size, first, after - first))
         return RepairRequest(
             bundle=self.scan.bundle,

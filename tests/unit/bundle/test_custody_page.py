@@ -152,7 +152,8 @@ def test_page_equals_golden_file(monkeypatch: pytest.MonkeyPatch, language: str)
             FACTS,
             action=IMPORT,
             signer="",
-            request=("repair.json", "3" * 64),
+            request="repair.json",
+            request_sha256="3" * 64,
             imported=7,
             imported_bytes=363_464_208,
             already=2,
@@ -192,7 +193,8 @@ def test_bundle_text_cannot_forge_lines() -> None:
         signer="",
         operator=evil,
         notes=(evil,),
-        request=(evil, "3" * 64),
+        request=evil,
+        request_sha256="3" * 64,
         action=IMPORT,
         presets=(
             preset_facts(
