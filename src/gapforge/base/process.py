@@ -94,18 +94,17 @@ def run(
     another code than 0; that message ends with the last lines that the program printed.
     """
     with _exact(stdin) as file:
-        with _start_errors(argv, redact):
-            child = subprocess.Popen(
-                list(argv),
-                env=environment(env),
-                cwd=cwd,
-                stdin=file,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                start_new_session=detached,
-            )
+        child = _start(
+            argv,
+            env,
+            redact,
+            cwd=cwd,
+            stdin=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=detached,
+        )
         with child:
             try:
                 output, errors = child.communicate(
@@ -146,16 +145,14 @@ def stream(
     group, which is ended when this process is interrupted. Raises ToolError when it is missing, and
     the error of ``feed`` or ``on_line``.
     """
-    with _start_errors(argv):
-        child = subprocess.Popen(
-            list(argv),
-            env=environment(env),
-            cwd=cwd,
-            start_new_session=True,
-            stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+    child = _start(
+        argv,
+        env,
+        cwd=cwd,
+        start_new_session=True,
+        stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+    )
     feeder = _Feeder(feed, child.stdin)
     assert child.stdout is not None
     try:
@@ -182,15 +179,13 @@ def piped(
     any other.
     """
     with tempfile.TemporaryFile() as errors:
-        with _start_errors(argv):
-            child = subprocess.Popen(
-                list(argv),
-                env=environment(env),
-                start_new_session=True,
-                stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-            )
+        child = _start(
+            argv,
+            env,
+            start_new_session=True,
+            stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+            stderr=errors,
+        )
         feeder = _Feeder(feed, child.stdin)
         assert child.stdout is not None
         try:
@@ -219,14 +214,7 @@ def pipe(
     the program ends because nobody reads its output. ``stdin`` must fit into a pipe (64 kB). Raises
     ToolError when the program is missing.
     """
-    with _start_errors(argv):
-        child = subprocess.Popen(
-            list(argv),
-            env=environment(env),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+    child = _start(argv, env, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert child.stdin is not None
     with suppress(BrokenPipeError):  # it ended at once; its exit code tells why
         child.stdin.write(stdin.encode())
@@ -242,10 +230,10 @@ def spawn(
     Raises ToolError when it is missing.
     """
     log.unlink(missing_ok=True)
-    with _start_errors(argv), open(log, "xb") as file:  # never through a link
-        return subprocess.Popen(
-            list(argv),
-            env=environment(env),
+    with open(log, "xb") as file:  # never through a link
+        return _start(
+            argv,
+            env,
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -259,16 +247,9 @@ def companion(argv: Sequence[str]) -> subprocess.Popen[str]:
     It has a session of its own and text pipes at standard input and output. Raises ToolError when
     it is missing.
     """
-    with _start_errors(argv):
-        return subprocess.Popen(
-            list(argv),
-            env=environment(),
-            start_new_session=True,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+    return _start(
+        argv, start_new_session=True, text=True, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
 
 
 def end_group(child: subprocess.Popen[Any]) -> None:
@@ -353,14 +334,23 @@ def failed(result: Result, redact: Iterable[str] = ()) -> ToolError:
     return error
 
 
-@contextmanager
-def _start_errors(argv: Sequence[str], redact: Iterable[str] = ()) -> Iterator[None]:
-    """Show the command with ``--verbose``, and raise ToolError if the block cannot start it."""
+def _start(
+    argv: Sequence[str],
+    env: Environment | None = None,
+    redact: Iterable[str] = (),
+    *,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+    **options: Any,
+) -> subprocess.Popen[Any]:
+    """Start a program with the ``options`` of Popen, and show the command with ``--verbose``.
+
+    Raise ToolError if the program is missing or cannot be executed.
+    """
     if console.verbose():
         sys.stderr.write("+ " + hide(quoted(argv), redact) + "\n")
         sys.stderr.flush()
     try:
-        yield
+        return subprocess.Popen(list(argv), env=environment(env), stdout=stdout, **options)
     except FileNotFoundError:
         raise missing(argv[0]) from None
     except PermissionError:
