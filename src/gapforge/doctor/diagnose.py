@@ -7,7 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
-from gapforge.base.errors import GapforgeError, LockError, PresetError
+from gapforge.base.errors import EngineError, GapforgeError, LockError, PresetError
 from gapforge.base.i18n import _
 from gapforge.base.paths import inside
 from gapforge.base.project import Project
@@ -26,7 +26,6 @@ from gapforge.doctor import (
 from gapforge.doctor.check_result import FAIL, OK, Check, CheckResult
 from gapforge.doctor.disk_checks import Place
 from gapforge.doctor.gpu_checks import GpuNeeds
-from gapforge.doctor.machine_probes import EngineFacts
 from gapforge.engine.protocol import Engine
 from gapforge.image.build_inputs import newest_source
 from gapforge.image.load_base_images import base_name
@@ -53,8 +52,8 @@ def check_machine(project: Project, name: str = "", engine_name: str = "") -> li
     preset = preset_module.find(project.presets, name) if name else None
     catalog, catalog_results = _load_catalog(project)
     system = machine_probes.system(tuple(project.presets.glob("*.json")))
-    engine, engine_facts = _find_engine(engine_name)
-    usable = not engine_facts.problem
+    found = _find_engine(engine_name)
+    engine = None if isinstance(found, GapforgeError) else found
     artifacts, lock = _check_artifacts(project, preset) if preset else (None, None)
     sources = newest_source(project.artifacts_of(name), lock)[0] if lock else 0.0
     folders = [machine_probes.volume(path) for path in (project.state, project.dist)]
@@ -62,8 +61,8 @@ def check_machine(project: Project, name: str = "", engine_name: str = "") -> li
         machine_checks.operating_system(system),
         machine_checks.architecture(system, preset.platform if preset else "linux/amd64"),
         machine_checks.python(system),
-        machine_checks.engine(engine_facts),
-        machine_checks.socket(machine_probes.docker_socket(), usable),
+        machine_checks.engine(found if isinstance(found, GapforgeError) else found.info),
+        machine_checks.socket(machine_probes.docker_socket(), engine is not None),
         machine_checks.memory(system),
         machine_checks.clock(system, _catalog_date(catalog), sources),
         machine_checks.permissions(system.umask, folders),
@@ -75,9 +74,9 @@ def check_machine(project: Project, name: str = "", engine_name: str = "") -> li
         results.append(artifacts)
         if artifacts.status != OK:
             results += _check_credentials(project, preset)
-    results += _check_space(project, preset, lock, engine, engine_facts)
+    results += _check_space(project, preset, lock, engine)
     if preset is None or preset.cuda:
-        results += _check_gpu(preset, catalog, engine_facts)
+        results += _check_gpu(preset, catalog, engine)
     return results
 
 
@@ -86,7 +85,7 @@ def before_build(project: Project, preset: Preset, lock: Lock, engine: Engine) -
 
     The space is an upper estimate for a first build, and the image may be for another machine.
     """
-    results = _check_space(project, preset, lock, engine, _facts_of(engine))
+    results = _check_space(project, preset, lock, engine)
     if preset.cuda:
         catalog, _unreadable = _load_catalog(project)
         results += gpu_checks.driver(gpu_probes.nvidia(), _known_needs(preset, catalog))
@@ -109,15 +108,15 @@ def gpu_needs(preset: Preset, catalog: Catalog) -> GpuNeeds:
 
 
 def _check_gpu(
-    preset: Preset | None, catalog: Catalog | None, engine: EngineFacts
+    preset: Preset | None, catalog: Catalog | None, engine: Engine | None
 ) -> list[CheckResult]:
-    nvidia = gpu_probes.nvidia("" if engine.problem else engine.client, engine.host)
+    nvidia = gpu_probes.nvidia(engine.info if engine else None)
     if preset is None:
         return gpu_checks.bare_gpu(nvidia)
     needs = _known_needs(preset, catalog)
     return [
         *gpu_checks.driver(nvidia, needs),
-        *gpu_checks.toolkit(nvidia, needs, not engine.problem),
+        *gpu_checks.toolkit(nvidia, needs, engine is not None),
         *gpu_checks.gpus(nvidia, needs, catalog),
     ]
 
@@ -146,29 +145,16 @@ def _catalog_date(catalog: Catalog | None) -> float:
         return 0.0
 
 
-def _find_engine(name: str) -> tuple[Engine | None, EngineFacts]:
+def _find_engine(name: str) -> Engine | GapforgeError:
+    """Return the engine, or why there is no usable one."""
     from gapforge.engine import detect  # the probe starts programs; nothing else here needs it
 
     try:
-        engine = detect.choose(name)
+        return detect.choose(name)
     except GapforgeError as error:
-        return None, EngineFacts(problem=error.message, hint=error.hint)
+        return error
     except OSError as error:
-        return None, EngineFacts(problem=error_text(error), hint="docker version")
-    return engine, _facts_of(engine)
-
-
-def _facts_of(engine: Engine) -> EngineFacts:
-    info = engine.info
-    return EngineFacts(
-        name=info.name,
-        client=info.client,
-        client_version=info.client_version,
-        server_version=info.server_version,
-        builder=info.builder,
-        root_dir=info.root_dir,
-        host=info.host,
-    )
+        return EngineError(error_text(error), hint="docker version")
 
 
 def _check_env(project: Project, preset: Preset | None) -> CheckResult:
@@ -250,17 +236,15 @@ def _wrong_sizes(folder: Path, lock: Lock) -> list[str]:
 
 
 def _check_space(
-    project: Project,
-    preset: Preset | None,
-    lock: Lock | None,
-    engine: Engine | None,
-    facts: EngineFacts,
+    project: Project, preset: Preset | None, lock: Lock | None, engine: Engine | None
 ) -> list[CheckResult]:
-    dist = machine_probes.volume(project.dist)
-    root = machine_probes.volume(Path(facts.root_dir)) if facts.root_dir else None
+    # Without an engine its folder is unknown; a local one will be there.
+    folder = engine.info.root_dir if engine else "/var/lib/docker"
+    root = machine_probes.volume(Path(folder)) if folder else None
+    reports = Place("dist", machine_probes.volume(project.dist), disk_estimate.LOG)
     if preset is None:
-        places = [Place("dist", dist, disk_estimate.LOG)]
-        if not facts.problem:
+        places = [reports]
+        if engine is not None:
             places.append(Place(_("engine"), root, disk_checks.LEAST_FREE))
         return disk_checks.disk(places)
     results: list[CheckResult] = []
@@ -275,12 +259,9 @@ def _check_space(
     need = disk_estimate.estimate(preset, files, linked=linked is not False)
     if engine is not None and lock is not None and _has_bases(engine, lock):
         need = need.without_bases()
-    if facts.problem:
-        # Without an engine its folder is unknown; a local one will be there.
-        root = machine_probes.volume(Path("/var/lib/docker"))
     places = [
         Place(_("engine"), root, need.engine, need.engine_inodes, need.unknown),
-        Place("dist", dist, need.dist),
+        reports,
         Place(_("context"), machine_probes.volume(project.state), need.context),
     ]
     return results + disk_checks.disk(places)

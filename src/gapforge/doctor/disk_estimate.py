@@ -28,16 +28,19 @@ BYTES_PER_FILE = 40_000  # mean over base images and Python packages, rounded do
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceNeed:
-    """Bytes that a first build takes, by place; ``engine_parts`` add up to ``engine``.
+    """Bytes that a first build takes in the context, and in the engine for each part.
 
     ``unknown`` says in words what has no known size and is not counted; "" if nothing is missing.
     """
 
     context: int
-    engine: int
-    dist: int
     engine_parts: Mapping[str, int]
     unknown: str = ""
+
+    @property
+    def engine(self) -> int:
+        """Number of bytes in the engine's store."""
+        return sum(self.engine_parts.values())
 
     @property
     def engine_inodes(self) -> int:
@@ -46,8 +49,7 @@ class SpaceNeed:
 
     def without_bases(self) -> SpaceNeed:
         """Return the need when the engine has the base images already."""
-        parts = {**self.engine_parts, "base images": 0}
-        return replace(self, engine=sum(parts.values()), engine_parts=parts)
+        return replace(self, engine_parts={**self.engine_parts, "base images": 0})
 
 
 def estimate(preset: Preset, files: Preview, *, linked: bool) -> SpaceNeed:
@@ -70,9 +72,5 @@ def estimate(preset: Preset, files: Preview, *, linked: bool) -> SpaceNeed:
         "sources": int(sizes["source"] * SOURCE_WORK) + architectures * CUDA_ARCHITECTURE,
     }
     return SpaceNeed(
-        context=0 if linked else context,
-        engine=sum(parts.values()),
-        dist=LOG,
-        engine_parts=parts,
-        unknown=files.what_is_unknown,
+        context=0 if linked else context, engine_parts=parts, unknown=files.what_is_unknown
     )

@@ -16,6 +16,7 @@ from gapforge.base.files import system_text
 from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json
 from gapforge.base.system_errors import error_text
+from gapforge.engine.protocol import EngineInfo
 
 # Seconds. nvidia-smi takes several on a cold machine, and hangs when the driver does.
 ANSWER_TIMEOUT = 20.0
@@ -48,8 +49,8 @@ class Nvidia:
     cdi: bool = False
 
 
-def nvidia(client: str = "", host: str = "") -> Nvidia:
-    """Return what there is of NVIDIA; ``client`` is the docker client to ask for its runtimes."""
+def nvidia(engine: EngineInfo | None = None) -> Nvidia:
+    """Return what there is of NVIDIA; ``engine`` is asked for its runtimes."""
     driver, gpus, problem = _nvidia_smi()
     if not driver:
         driver = _kernel_driver(Path("/proc/driver/nvidia/version"))
@@ -58,7 +59,7 @@ def nvidia(client: str = "", host: str = "") -> Nvidia:
         gpus=gpus,
         problem=problem,
         devices=_pci_devices(Path("/sys/bus/pci/devices")),
-        runtimes=_runtimes(client, host) if client else (),
+        runtimes=_runtimes(engine) if engine else (),
         toolkit=_toolkit_version(),
         hook=any(map(shutil.which, ("nvidia-container-runtime-hook", "nvidia-container-toolkit"))),
         cdi=any(list(Path(folder).glob("nvidia*")) for folder in ("/etc/cdi", "/var/run/cdi")),
@@ -119,13 +120,13 @@ def _pci_devices(folder: Path) -> int:
     return count
 
 
-def _runtimes(client: str, host: str) -> tuple[str, ...]:
+def _runtimes(engine: EngineInfo) -> tuple[str, ...]:
     try:
         result = process.run(
-            [client, "info", "--format", "{{json .Runtimes}}"],
+            [engine.client, "info", "--format", "{{json .Runtimes}}"],
             check=False,
             timeout=ANSWER_TIMEOUT,
-            env={"DOCKER_HOST": host} if host else None,
+            env={"DOCKER_HOST": engine.host} if engine.host else None,
         )
         found = parse_json(result.output.encode() or b"{}")
     except (ToolError, OSError, ValueError):

@@ -10,12 +10,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from gapforge.base.errors import GapforgeError
 from gapforge.base.i18n import _, pgettext
 from gapforge.base.progress import DAY, human_bytes
 from gapforge.base.project import LEAST_PYTHON
 from gapforge.doctor.check_result import Check, CheckResult
-from gapforge.doctor.machine_probes import EngineFacts, EnvFile, Socket, System, Volume
-from gapforge.engine.protocol import LEAST_DOCKER
+from gapforge.doctor.machine_probes import EnvFile, Socket, System, Volume
+from gapforge.engine.protocol import LEAST_DOCKER, EngineInfo
 from gapforge.image.build_inputs import CLOCK_TOLERANCE
 from gapforge.model.credentials import Need
 from gapforge.model.preset_rules import TARGET_OS
@@ -49,12 +50,13 @@ def python(found: System) -> CheckResult:
     return check.fail(version, _("run it with Ubuntu 22.04's /usr/bin/python3"))
 
 
-def engine(found: EngineFacts) -> CheckResult:
+def engine(found: EngineInfo | GapforgeError) -> CheckResult:
+    """Judge the engine, or the error of looking for one."""
     check = Check(
         "engine", _("engine"), _("Docker {version} or newer with BuildKit", version=LEAST_DOCKER)
     )
-    if found.problem:
-        return check.fail(found.problem.strip().splitlines()[0], found.hint)
+    if isinstance(found, GapforgeError):
+        return check.fail(found.message.strip().splitlines()[0], found.hint)
     return check.ok(f"{found.server_version}, {found.builder} ({found.client})")
 
 

@@ -39,21 +39,6 @@ class System:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineFacts:
-    """The engine, or why there is no usable one (``problem``) and what to do then (``hint``)."""
-
-    name: str = ""
-    client: str = ""
-    client_version: str = ""
-    server_version: str = ""
-    builder: str = ""
-    root_dir: str = ""
-    host: str = ""
-    problem: str = ""
-    hint: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Socket:
     """The docker socket.
 

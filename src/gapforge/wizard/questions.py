@@ -134,7 +134,7 @@ class Questions:
         self.current: Question | None = None
         for number, step in enumerate(STEPS, 1):
             if (skipped := self._skipped(step)) is not None:
-                self.rows += [skipped] if skipped[0] else []
+                self.rows.append(skipped)
                 continue
             title, items = self._menu(step)
             if step not in self.answers and len(items) > 1:

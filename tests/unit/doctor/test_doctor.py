@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import samples
-from gapforge.base.errors import NotReadyError
+from gapforge.base.errors import EngineError, NotReadyError
 from gapforge.base.project import Project
 from gapforge.base.text import width
 from gapforge.cli.verbs import doctor as cli
@@ -30,7 +30,7 @@ from gapforge.doctor.check_result import FAIL, OK, WARN
 from gapforge.doctor.disk_checks import Place
 from gapforge.doctor.gpu_checks import GpuNeeds
 from gapforge.doctor.gpu_probes import Gpu, Nvidia
-from gapforge.doctor.machine_probes import EngineFacts, EnvFile, Socket, System, Volume
+from gapforge.doctor.machine_probes import EnvFile, Socket, System, Volume
 from gapforge.engine import detect
 from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
@@ -102,14 +102,9 @@ def test_processor_and_python_version() -> None:
 
 
 def test_engine_error_becomes_a_result() -> None:
-    line = machine_checks.engine(EngineFacts(problem="no docker here\nmore", hint="install it"))
+    line = machine_checks.engine(EngineError("no docker here\nmore", hint="install it"))
     assert (line.status, line.found, line.action) == (FAIL, "no docker here", "install it")
-    assert (
-        machine_checks.engine(
-            EngineFacts(server_version="20.10.24", builder="buildkit (built in)", client="docker")
-        ).status
-        == OK
-    )
+    assert machine_checks.engine(detect.assumed().info).status == OK
 
 
 def test_socket_names_the_missing_step() -> None:
@@ -433,7 +428,7 @@ def test_estimate_counts_every_kind() -> None:
         disk_estimate.estimate(preset, files(preset, lock), linked=False),
     )
     assert linked.context == 0 < copied.context
-    assert linked.engine == copied.engine == sum(linked.engine_parts.values())
+    assert linked.engine == copied.engine
     assert linked.without_bases().engine == linked.engine - linked.engine_parts["base images"]
 
 
@@ -496,7 +491,7 @@ def test_korean_table_is_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
         machine_checks.operating_system(GOOD),
         machine_checks.memory(GOOD),
         machine_checks.python(GOOD),
-        machine_checks.engine(EngineFacts(problem="말 " * 60)),
+        machine_checks.engine(EngineError("말 " * 60)),
     ]
     lines = [line for line in cli.render(results).splitlines() if "→" not in line]
     starts = {
@@ -540,9 +535,8 @@ def test_closed_folder_on_path_is_no_error(tmp_path: Path, monkeypatch: pytest.M
         raise PermissionError(13, "Permission denied", "/root/bin/docker")
 
     monkeypatch.setattr("gapforge.engine.detect.choose", refuse)
-    engine, facts = diagnose._find_engine("")
-    assert engine is None
-    assert "Permission denied" in facts.problem
+    error = diagnose._find_engine("")
+    assert isinstance(error, EngineError) and "Permission denied" in error.message
 
 
 @pytest.mark.parametrize(

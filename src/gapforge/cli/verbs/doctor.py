@@ -21,7 +21,6 @@ HELP = N_(
 )
 EXAMPLES = ("./gapforge doctor", "./gapforge doctor NAME")
 _MARKS = {OK: N_("ok"), WARN: N_("warn"), FAIL: N_("FAIL")}
-_VERDICTS = {OK: "ok", WARN: "warn", FAIL: "fail"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +73,7 @@ def render(lines: Sequence[CheckResult]) -> str:
     shown = [line for line in lines if not console.quiet() or line.status != OK]
     rows = [(_(_MARKS[line.status]), line.title, line.found, line.needed) for line in shown]
     actions = [[f"→ {line.action}"] if line.action else [] for line in shown]
-    verdicts = [_VERDICTS[line.status] for line in shown]
+    verdicts = [line.status for line in shown]
     text = table(head, rows, notes=actions, verdicts=verdicts) if rows else []
     ok, warnings, failed = _counts(lines).values()
     total = ngettext(
