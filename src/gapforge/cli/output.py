@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -62,57 +63,54 @@ def _say_problem(mark: str, colour: str, problem: str, hint: str) -> None:
     say("\n".join([*lines, _("next: ") + hint] if hint else lines))
 
 
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: its cells, and the notes in the lines below it.
+
+    ``verdict`` is "ok", "warn" or "fail", which colours the first cell, or "".
+    """
+
+    cells: Sequence[str]
+    notes: Sequence[str] = ()
+    verdict: str = ""
+
+
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-def table(
-    head: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    notes: Sequence[Sequence[str]] = (),
-    verdicts: Sequence[str] = (),
-    indent: int = 0,
-) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Row], *, indent: int = 0) -> list[str]:
     """Return rows under their head, in columns that fit the window of standard output.
 
     Cells are wrapped between words, and the head is in capitals. In a narrow window, if the longest
     words do not fit, or if cells become tall, each row is a block of lines instead, as with
-    ``--plain``. ``notes`` has the lines that follow each row, and ``verdicts`` "ok", "warn", "fail"
-    or "" for each row, which colours its first cell. ``indent`` is the number of columns before
-    each line.
+    ``--plain``. ``indent`` is the number of columns before each line.
     """
-    rows = [list(row) for row in rows]
-    notes = notes or [()] * len(rows)
-    verdicts = verdicts or [""] * len(rows)
     window = console.window()
     narrow = console.plain() or (window is not None and window < NARROW)
     if window is not None:
         window -= indent
-    columns = None if narrow else _columns([head, *rows], window)
-    lines = _blocks(head, rows, notes, verdicts, window)
+    columns = None if narrow else _columns([head, *(row.cells for row in rows)], window)
+    lines = _blocks(head, rows, window)
     if columns is not None:
-        aligned = _table(head, rows, notes, verdicts, columns, window)
+        aligned = _table(head, rows, columns, window)
         tall = window is not None and 2 * len(aligned) > 3 * len(lines)
         lines = lines if tall else aligned
     return [" " * indent + line for line in lines]
 
 
 def _table(
-    head: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    notes: Sequence[Sequence[str]],
-    verdicts: Sequence[str],
-    columns: Sequence[int],
-    window: int | None,
+    head: Sequence[str], rows: Sequence[Row], columns: Sequence[int], window: int | None
 ) -> list[str]:
     lines = _aligned([name.upper() for name in head], columns, "") if any(head) else []
     under = " " * (columns[0] + 2 if columns[0] < 8 else 4)
-    for row, more, verdict in zip(rows, notes, verdicts, strict=True):
-        if _longest_word(row[-1]) > columns[-1]:
-            last = f"{head[-1]}: {row[-1]}" if head[-1] else row[-1]
-            row, more = [*row[:-1], ""], [last, *more]
-        lines += _aligned(row, columns, verdict)
-        for text in more:
+    for row in rows:
+        *cells, last = row.cells
+        notes = row.notes
+        if _longest_word(last) > columns[-1]:
+            notes = [f"{head[-1]}: {last}" if head[-1] else last, *notes]
+            last = ""
+        lines += _aligned([*cells, last], columns, row.verdict)
+        for text in notes:
             lines += _indented(text, under, window)
     return lines
 
@@ -165,31 +163,25 @@ def _aligned(row: Sequence[str], columns: Sequence[int], verdict: str) -> list[s
     for parts in zip_longest(*cells, fillvalue=""):
         padded = [pad(part, size) for part, size in zip(parts, columns, strict=True)]
         if verdict:
-            padded[0] = console.coloured(padded[0], COLOURS[verdict], sys.stdout)
+            padded[0] = coloured_verdict(padded[0], verdict)
         lines.append("  ".join(padded).rstrip())
     return lines
 
 
-def _blocks(
-    head: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    notes: Sequence[Sequence[str]],
-    verdicts: Sequence[str],
-    window: int | None,
-) -> list[str]:
+def _blocks(head: Sequence[str], rows: Sequence[Row], window: int | None) -> list[str]:
     """Return each row as its first cells and a line "head: cell" for each other cell."""
     lines: list[str] = []
     # A first column without a head is a mark; without any head, the row is one sentence.
     titles = len(head) if not any(head) else 2 if not head[0] else 1
-    for row, more, verdict in zip(rows, notes, verdicts, strict=True):
-        first, *others = _fitting(" ".join(filter(None, row[:titles])), window)
-        if verdict:
-            first = console.coloured(first, COLOURS[verdict], sys.stdout)
+    for row in rows:
+        first, *others = _fitting(" ".join(filter(None, row.cells[:titles])), window)
+        if row.verdict:
+            first = coloured_verdict(first, row.verdict)
         lines += [first, *others]
-        for name, cell in zip(head[titles:], row[titles:], strict=True):
+        for name, cell in zip(head[titles:], row.cells[titles:], strict=True):
             if cell and cell != "-":
                 lines += labelled(name, cell, window)
-        for text in more:
+        for text in row.notes:
             lines += _indented(text, "  ", window)
     return lines
 
@@ -202,7 +194,7 @@ def _indented(text: str, indent: str, window: int | None) -> list[str]:
 def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on standard output, unless with ``--quiet`` or without rows."""
     if rows and not console.quiet():
-        print("\n".join(table(head, rows)))
+        print("\n".join(table(head, [Row(cells) for cells in rows])))
 
 
 def show_rows(rows: Sequence[tuple[str, str]]) -> None:

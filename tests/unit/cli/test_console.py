@@ -16,7 +16,7 @@ from gapforge.base.i18n import use_language
 from gapforge.base.text import label_rows, width
 from gapforge.cli import completion, man_page, verb_parsers
 from gapforge.cli.main import main
-from gapforge.cli.output import print_error, show, show_table, table, warn
+from gapforge.cli.output import Row, print_error, show, show_table, table, warn
 from gapforge.cli.verbs import build, doctor
 from gapforge.doctor.check_result import FAIL, OK, CheckResult
 from gapforge.image.smoke_checks import CheckResult as SmokeResult
@@ -31,7 +31,7 @@ ROWS = [
 ]
 WITHOUT_JSON = {"generate", "completion"}
 CHECK = SmokeResult(component="ffmpeg", check="passes", ok=True, found="1", expected="2")
-NOTES = [["the first note is a sentence with several words"], []]
+NOTES = ["the first note is a sentence with several words"]
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +44,9 @@ def usual_mode(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("columns", [40, 59, 60, 80, 110])
 def test_tables_fit_the_window(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    lines = table(HEAD, ROWS, notes=NOTES)
+    lines = table(HEAD, [Row(ROWS[0], NOTES), Row(ROWS[1])])
     assert max(map(width, lines)) <= columns
-    words = {word for row in [*ROWS, *NOTES] for cell in row for word in cell.split()}
+    words = {word for row in [*ROWS, NOTES] for cell in row for word in cell.split()}
     assert words <= {word for line in lines for word in line.split()}, "a word was broken"
     assert (f"  STATE: {ROWS[1][1]}" in lines) is (columns < 60), "blocks below 60 columns only"
 
@@ -56,7 +56,7 @@ def test_long_word_gets_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     name = "images/" + "a" * 64
     rows = [("get", "1 kB", "debs/x.deb"), ("have", "169.8 MB", name)]
-    assert table(("", "", ""), rows, indent=2) == [
+    assert table(("", "", ""), list(map(Row, rows)), indent=2) == [
         "  get   1 kB      debs/x.deb",
         "  have  169.8 MB",
         f"        {name}",
@@ -153,21 +153,21 @@ def test_check_names_the_nearest_preset(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_columns_count_hangul_twice() -> None:
-    lines = table(("", "b"), [("가나", "x"), ("ab", "y")])
+    lines = table(("", "b"), [Row(("가나", "x")), Row(("ab", "y"))])
     assert lines == ["      B", "가나  x", "ab    y"]
 
 
 def test_table_in_a_pipe_has_one_line_for_each_row() -> None:
-    assert len(table(HEAD, ROWS)) == 1 + len(ROWS)
+    assert len(table(HEAD, list(map(Row, ROWS)))) == 1 + len(ROWS)
 
 
 def test_plain_tells_nothing_by_alignment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "110")
     monkeypatch.setenv("FORCE_COLOR", "1")
     console.set_mode(plain=True)
-    lines = table(HEAD, ROWS, verdicts=["fail", "ok"])
+    lines = table(HEAD, [Row(ROWS[0], verdict="fail"), Row(ROWS[1], verdict="ok")])
     assert lines[:3] == [ROWS[0][0], f"  STATE: {ROWS[0][1]}", f"  요약: {ROWS[0][2]}"]
-    assert table(("", "", ""), [("get", "1 kB", "a.deb")], indent=2) == ["  get 1 kB a.deb"]
+    assert table(("", "", ""), [Row(("get", "1 kB", "a.deb"))], indent=2) == ["  get 1 kB a.deb"]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,8 @@ def test_colour_without_a_terminal(
 ) -> None:
     for key, value in variables.items():
         monkeypatch.setenv(key, value)
-    assert ("\x1b[" in "".join(table(HEAD, ROWS, verdicts=["ok", "fail"]))) is coloured
+    rows = [Row(ROWS[0], verdict="ok"), Row(ROWS[1], verdict="fail")]
+    assert ("\x1b[" in "".join(table(HEAD, rows))) is coloured
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from gapforge.base.project import Project
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json, add_versions
 from gapforge.cli.build_prompts import ask
-from gapforge.cli.output import print_json, say, show_rows, table, warn
+from gapforge.cli.output import Row, print_json, say, show_rows, table, warn
 from gapforge.doctor.diagnose import before_build
 from gapforge.engine import detect
 from gapforge.image.build import build, build_request
@@ -242,16 +242,19 @@ def print_checks(checks: Sequence[CheckResult]) -> None:
     """Print the results of the smoke checks as a table, with ``--quiet`` only the failed ones."""
     shown = [check for check in checks if not (console.quiet() and check.ok)]
     rows = [
-        (
-            pgettext("check", "ok") if c.ok else _("FAIL"),
-            c.component,
-            c.title,
-            (c.found if c.ok else f"{c.found} ≠ {c.expected}")[:100],
+        Row(
+            (
+                pgettext("check", "ok") if c.ok else _("FAIL"),
+                c.component,
+                c.title,
+                (c.found if c.ok else f"{c.found} ≠ {c.expected}")[:100],
+            ),
+            verdict="ok" if c.ok else "fail",
         )
         for c in shown
     ]
     head = ("", _("component"), _("check"), _("found"))
     if rows:
-        print("\n".join(table(head, rows, verdicts=["ok" if c.ok else "fail" for c in shown])))
+        print("\n".join(table(head, rows)))
     passed = sum(check.ok for check in checks)
     print(_("{passed} of {count} checks passed", passed=passed, count=len(checks)))

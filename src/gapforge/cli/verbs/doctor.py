@@ -11,7 +11,7 @@ from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.project import Project
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json
-from gapforge.cli.output import print_error, print_json, table
+from gapforge.cli.output import Row, print_error, print_json, table
 from gapforge.doctor import diagnose
 from gapforge.doctor.check_result import FAIL, OK, WARN, CheckResult
 from gapforge.engine import detect
@@ -71,10 +71,15 @@ def render(lines: Sequence[CheckResult]) -> str:
     """
     head = ("", _("what"), _("found"), _("needed"))
     shown = [line for line in lines if not console.quiet() or line.status != OK]
-    rows = [(_(_MARKS[line.status]), line.title, line.found, line.needed) for line in shown]
-    actions = [[f"→ {line.action}"] if line.action else [] for line in shown]
-    verdicts = [line.status for line in shown]
-    text = table(head, rows, notes=actions, verdicts=verdicts) if rows else []
+    rows = [
+        Row(
+            (_(_MARKS[line.status]), line.title, line.found, line.needed),
+            notes=[f"→ {line.action}"] if line.action else [],
+            verdict=line.status,
+        )
+        for line in shown
+    ]
+    text = table(head, rows) if rows else []
     ok, warnings, failed = _counts(lines).values()
     total = ngettext(
         "{ok} ok, {count} warning, {failed} failed",

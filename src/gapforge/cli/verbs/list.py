@@ -9,7 +9,7 @@ from gapforge.base import console
 from gapforge.base.i18n import N_, _, localized
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
-from gapforge.cli.output import print_json, show, table
+from gapforge.cli.output import Row, print_json, show, table
 from gapforge.model import preset as presets
 from gapforge.model.preset import Preset
 from gapforge.model.preset_status import Readiness, readiness_of
@@ -52,11 +52,12 @@ def lines(rows: list[tuple[Preset, Readiness, str]]) -> list[str]:
     """Return the table of presets: name, state, size and summary; only names with ``--quiet``."""
     if console.quiet() or not rows:
         return [preset.name for preset, _ready, _size in rows]
-    head, cells = (_("preset"), _("state"), _("size"), _("summary")), []
+    head = (_("preset"), _("state"), _("size"), _("summary"))
+    shown = []
     for preset, ready, size in rows:
         summary = localized(ko=preset.summary_ko, en=preset.summary_en)
-        cells.append((preset.name, ready.label, size or "-", summary))
-    return table(head, cells)
+        shown.append(Row((preset.name, ready.label, size or "-", summary)))
+    return table(head, shown)
 
 
 def _to_json(preset: Preset, ready: Readiness, size: int, exact: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from gapforge.base.errors import FetchError, LockError
 from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
-from gapforge.cli.output import print_error, print_json, table
+from gapforge.cli.output import Row, print_error, print_json, table
 from gapforge.model import catalog as catalog_module
 from gapforge.model import lock as lock_module
 from gapforge.model import preset as preset_module
@@ -111,18 +111,20 @@ def render(updates: CompatibleUpdates) -> str:
     shown = [c for c in updates.items if not console.quiet() or c.status != "current"]
     head = (_("component"), _("has"), _("newest"), _("fits"), _("together"), _("state"))
     rows = [
-        (
-            c.name,
-            c.current,
-            c.newest or "?",
-            c.fits or "-",
-            updates.together.get(c.name, "-"),
-            words[c.status],
+        Row(
+            (
+                c.name,
+                c.current,
+                c.newest or "?",
+                c.fits or "-",
+                updates.together.get(c.name, "-"),
+                words[c.status],
+            ),
+            notes=list(dict.fromkeys(filter(None, (c.why, c.note, c.problem)))),
         )
         for c in shown
     ]
-    reasons = [list(dict.fromkeys(filter(None, (c.why, c.note, c.problem)))) for c in shown]
-    return "\n".join(table(head, rows, notes=reasons) if rows else [_("all are current")])
+    return "\n".join(table(head, rows) if rows else [_("all are current")])
 
 
 def _written(target: Path) -> str:

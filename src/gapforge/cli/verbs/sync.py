@@ -15,7 +15,7 @@ from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.base.text import first_names
 from gapforge.cli.argument_parser import add_json
-from gapforge.cli.output import copies_note, print_json, show, table, warn, warn_unexpected
+from gapforge.cli.output import Row, copies_note, print_json, show, table, warn, warn_unexpected
 from gapforge.image import build_inputs
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
@@ -203,12 +203,12 @@ def _print_preview(preview: download_preview.Preview, unresolved: Sequence[ToRes
 
 def _print_files(preview: download_preview.Preview) -> None:
     """Print the files with their sizes below the address that they come from."""
-    groups: dict[tuple[str, ...], list[tuple[str, str, str]]] = {}
+    groups: dict[tuple[str, ...], list[Row]] = {}
     for item in preview.items:
         others = [_("or {address}", address=other) for other in item.where[1:]]
         size = "-" if item.size is None else human_bytes(item.size)
         name = item.name if preview.exact or "/" in item.name else f"{item.kind} {item.name}"
-        row = (_("have") if item.stored else _("get"), size, name)
+        row = Row((_("have") if item.stored else _("get"), size, name))
         groups.setdefault((item.where[0], *others, item.note), []).append(row)
     for (address, *others), rows in groups.items():
         show("\n    ".join((address, *filter(None, others))))

@@ -15,7 +15,7 @@ from gapforge.base.project import Project
 from gapforge.bundle.sign_bundle import sign_lock
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json
-from gapforge.cli.output import print_json, say, table
+from gapforge.cli.output import Row, print_json, say, table
 from gapforge.model import preset as presets
 from gapforge.trust import ssh_signatures, trusted_signers
 from gapforge.trust.ssh_signatures import KINDS, PublicKey
@@ -68,9 +68,12 @@ def run(args: argparse.Namespace, project: Project) -> int:
         signers = trusted_signers.load(project).signers
         document["signers"] = [_json(signer) for signer in signers]
         head = (_("signer"), _("fingerprint"), _("kind of key"))
-        rows = [(signer.name, signer.key.fingerprint, signer.key.kind) for signer in signers]
-        shown = [name for name, *_rest in rows] if console.quiet() else table(head, rows)
-        lines = shown if rows else [_no_signers()]
+        if not signers:
+            lines = [_no_signers()]
+        elif console.quiet():
+            lines = [signer.name for signer in signers]
+        else:
+            lines = table(head, [Row((s.name, s.key.fingerprint, s.key.kind)) for s in signers])
     elif args.action == "add":
         key = _key(_only(args, 1, "./gapforge trust add KEY"))
         name = args.name if args.name is not None else _name(key)
