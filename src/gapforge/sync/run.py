@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base.errors import Fault, FetchError, LockError, ResolveError
@@ -38,6 +38,7 @@ from gapforge.sync.download import Downloader, Got, Want
 from gapforge.sync.lock_diff import Changes
 from gapforge.sync.lock_entries import LockedBase
 from gapforge.sync.network import Network
+from gapforge.sync.oci_layout import Files
 from gapforge.sync.python_packages import Resolver, Sdist
 from gapforge.sync.source_contents import Downloaded
 from gapforge.sync.unfinished_sync import ResumeState, clear_leftovers
@@ -50,11 +51,16 @@ EVERYTHING = tuple(UnresolvedItem(kind, "*", Reason(code=OTHER)) for kind in ("d
 
 @dataclass(frozen=True)
 class Options:
-    """The user's options. ``update``: resolve everything again; ``provided``: --from FOLDER."""
+    """The options of one command, and what its presets share.
+
+    ``update``: resolve everything again; ``provided``: --from FOLDER. ``bases`` collects the base
+    images that the command has put into the store, by description and date.
+    """
 
     update: bool = False
     provided: Path | None = None
     quiet: bool = False
+    bases: dict[tuple[BaseImage, int], tuple[LockedImage, Files]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -294,26 +294,26 @@ class _Sync(Run):
         return replace(base, image=image)
 
     def _base_files(self, base: BaseImage) -> tuple[LockedImage, Files]:
-        """Return the image and its layout in the store. The roles often share one image."""
+        """Return the image and its layout in the store. Roles and presets often share one image."""
         known = self.state.base(base)
-        if known is not None and not self.store.missing(known[1].values()):
-            return known
+        if known is None or self.store.missing(known[1].values()):
+            key = base, epoch_of(self.preset, self.epoch)
+            known = self.options.bases.get(key)
+            if known is None or self.store.missing(known[1].values()):
+                known = self.options.bases[key] = self._fetch_base(*key)
+            self.state.record_base(base, *known)
+        return known
+
+    def _fetch_base(self, base: BaseImage, epoch: int) -> tuple[LockedImage, Files]:
+        """Download or make the image, and put the files of its layout into the store."""
         folder = self.work / f"image-{len(list(self.work.glob('image-*')))}"
         folder.mkdir()
-        image = base_images.fetch(
-            base,
-            self.project,
-            epoch_of(self.preset, self.epoch),
-            folder,
-            self.network,
-            self.progress,
-        )
+        image = base_images.fetch(base, self.project, epoch, folder, self.network, self.progress)
         files: Files = {}
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             size = path.stat().st_size
             files[path.relative_to(folder).as_posix()] = (self.store.add(path), size)
             self.fetched += size
-        self.state.record_base(base, image, files)
         return image, files
 
     # -- APT

@@ -26,6 +26,7 @@ from gapforge.base.errors import (
     SecretError,
     TargetError,
 )
+from gapforge.base.json_text import canonical_json
 from gapforge.base.process_locks import exclusive
 from gapforge.base.project import Project
 from gapforge.base.write_files import write_text
@@ -34,7 +35,7 @@ from gapforge.cli.verbs import sync as sync_verb
 from gapforge.image import build_inputs
 from gapforge.model import lock as locks
 from gapforge.model.lock import Lock
-from gapforge.model.preset import Preset
+from gapforge.model.preset import Preset, load
 from gapforge.store import download_preview, gc, known_sizes
 from gapforge.store.store import Store, preset_in_use
 from gapforge.sync import lock_only
@@ -286,6 +287,41 @@ def test_moved_base_image_cannot_be_restored(place: Place) -> None:
     with pytest.raises(FetchError) as error:
         place.sync()
     assert "--update" in error.value.hint
+
+
+def test_presets_of_one_command_share_a_base_image(place: Place) -> None:
+    options, day = Options(quiet=True), 1_600_000_000
+
+    def made(name: str, options: Options = options, **changes: Any) -> list[str]:
+        file = place.root / "presets" / f"{name}.json"
+        write_text(
+            file, canonical_json({**place.preset.raw, "name": name, "epoch": day, **changes})
+        )
+        place.asked()
+        syncing.sync(load(file), place.project, Network(retries=0), options)
+        return [request for request in place.asked() if request.startswith("base ")]
+
+    image = "base bookworm (minbase, mmdebstrap)"
+    assert made(NAME) == [image]
+    assert made("same") == []
+    assert tree(place.artifacts.parent / "same" / "images") == tree(place.artifacts / "images")
+    assert made("other-date", epoch=day + 1) == [image]
+    base = place.preset.raw["base"]
+    runtime = {"mmdebstrap": {**base["runtime"]["mmdebstrap"], "include": ["vim"]}}
+    assert len(made("other-packages", base={**base, "runtime": runtime})) == 1
+    assert made("other-command", Options(quiet=True)) == [image]
+    place.lose("images/runtime/index.json")
+    assert made("lost-meanwhile") == [image]
+
+
+def test_sync_verb_shares_base_images(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_inputs, "check_project", lambda *words: None)  # no components here
+    monkeypatch.setenv("GAPFORGE_ROOT", str(place.root))
+    for name in ("one", "two"):
+        file = place.root / "presets" / f"{name}.json"
+        write_text(file, canonical_json({**place.preset.raw, "name": name}))
+    assert cli.main(["sync", "one", "two", "--json"]) == 0
+    assert sum(request.startswith("base ") for request in place.asked()) == 1
 
 
 def test_update_reports_changes_and_removes_files(place: Place) -> None:
