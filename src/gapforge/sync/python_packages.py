@@ -14,7 +14,8 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -37,7 +38,7 @@ from gapforge.model.preset import TORCH_SET, Preset
 from gapforge.model.schema import one_of
 from gapforge.sync import target_python, uv_errors
 from gapforge.sync.network import Network
-from gapforge.sync.uv_errors import TARGET, Asked
+from gapforge.sync.uv_errors import TARGET, Query
 from gapforge.sync.wheel_tags import GLIBC, platform, tags, wheel_rank
 
 INSTALL_TOOL = "pip==24.2"  # installs the wheels in the image; pinned, so that locks stay the same
@@ -114,9 +115,9 @@ class Resolver:
             _check_choices(preset, ())
             _check_needed(preset, ())
             return []
-        index = _torch_index(preset, self.network)
+        query = self._query(preset, python)
         while True:
-            found = self._compile(preset, wanted, index, python=python)
+            found = self._compile(query, wanted)
             # A package of the set that is only a dependency came from the default index: require it
             # directly.
             indirect = [
@@ -124,28 +125,30 @@ class Resolver:
                 for p in found
                 if p["name"] in TORCH_SET and p["name"] not in map(package_of, wanted)
             ]
-            if not index or not indirect:
+            if not query.torch_index or not indirect:
                 break
             wanted += indirect
         names = [package["name"] for package in found]
         _check_choices(preset, names)
         _check_needed(preset, names)
         if doubled_modules.reasons(preset, names, {}):
-            requirers = self._requirers(preset, wanted, index, python)
+            requirers = self._requirers(query, wanted)
             raise _doubled(preset, doubled_modules.reasons(preset, names, requirers))
-        return [self._choose(preset, package, index) for package in found]
+        return [self._choose(query, package) for package in found]
 
     def install_tool(self, preset: Preset) -> Wheel:
         """Return the wheel of pip that installs the others in the image."""
-        found = self._compile(preset, [INSTALL_TOOL], "", dependencies=False)
-        return self._choose(preset, found[0], "")
+        query = self._query_default_index(preset)
+        found = self._compile(query, [INSTALL_TOOL], dependencies=False)
+        return self._choose(query, found[0])
 
     def sdist(self, requirement: str, preset: Preset) -> Sdist:
         """Return the source distribution ``NAME==VERSION`` on the default index.
 
         Raise ResolveError without one.
         """
-        found = self._compile(preset, [requirement], "", dependencies=False, wheels_only=False)
+        query = self._query_default_index(preset)
+        found = self._compile(query, [requirement], dependencies=False, wheels_only=False)
         raw = found[0].get("sdist")
         if raw is None:
             raise ResolveError(
@@ -170,7 +173,7 @@ class Resolver:
         A lock has the name of an index and no address, as every machine may configure its own.
         Raise ResolveError for a file that the index no longer has or has with another checksum.
         """
-        index = _torch_index(preset, self.network)
+        query = self._query(preset, python)
         result: dict[str, str] = {}
         faults: list[Fault] = []
         # pip may occur twice, as a package of the image and as the tool: one request for each.
@@ -179,7 +182,7 @@ class Resolver:
             by_group.setdefault("install-tool" in entry.roles, []).append(entry)
         for group in by_group.values():
             pins = [f"{e.name}=={e.version}" for e in group]
-            packages = self._compile(preset, pins, index, dependencies=False, python=python)
+            packages = self._compile(query, pins, dependencies=False)
             known = {_file(w): w for p in packages for w in p.get("wheels", ())}
             for entry in group:
                 raw = known.get(entry.file)
@@ -189,9 +192,8 @@ class Resolver:
                     problem = _("has sha256 {sha256} on the index", sha256=sha256)
                     faults.append(Fault(entry.path, problem, f"sha256 {entry.sha256}"))
                 else:
-                    result[entry.path] = self._login(
-                        raw["url"], index if entry.origin == "index:torch" else ""
-                    )
+                    index = query.torch_index if entry.origin == "index:torch" else ""
+                    result[entry.path] = self._login(raw["url"], index)
         if faults:
             raise ResolveError(
                 _("the index no longer has the files of the lock"),
@@ -200,43 +202,45 @@ class Resolver:
             )
         return result
 
+    def _query(self, preset: Preset, python: str) -> Query:
+        """Return the query for the packages of a preset, whose Python may not be known yet."""
+        return Query(
+            preset=preset,
+            python=python or target_python.expected(preset) or preset.python,
+            torch_index=_torch_index(preset, self.network),
+        )
+
+    def _query_default_index(self, preset: Preset) -> Query:
+        """Return the query for pip or a source archive, which never come from PyTorch's index."""
+        return replace(self._query(preset, ""), torch_index="")
+
     def _compile(
         self,
-        preset: Preset,
+        query: Query,
         requirements: Sequence[str],
-        torch_index: str,
         *,
         dependencies: bool = True,
         wheels_only: bool = True,
-        python: str = "",
     ) -> list[dict[str, Any]]:
         """Return uv's resolution for the target: the ``packages`` of a pylock.toml, by name.
 
         Raise ResolveError if there is none.
         """
-        python = python or target_python.expected(preset) or preset.python
         options = [] if dependencies else ["--no-deps"]
         if wheels_only:
             options += ["--only-binary", ":all:"]
-        if dependencies and preset.without:
-            options += self._overrides(preset)
-        done = self._ask(preset, python, requirements, torch_index, options)
+        if dependencies:
+            options += self._overrides(query.preset)
+        done = self._ask(query, requirements, options)
         if done.code == 0:
             return self._answer()
-
-        def nearest(name: str, version: str) -> list[str]:
-            return self._nearest(preset, python, name, version, torch_index)
-
         text = process.hide(done.errors.strip() or done.output.strip(), _secrets(self.network))
-        asked = Asked(preset=preset, python=python, torch_index=torch_index, nearest=nearest)
-        raise uv_errors.failure(text, asked)
+        raise uv_errors.failure(text, query, partial(self._nearest, query))
 
     def _ask(
         self,
-        preset: Preset,
-        python: str,
+        query: Query,
         requirements: Sequence[str],
-        torch_index: str,
         options: Sequence[str],
         *,
         answer: str = ANSWER,
@@ -246,7 +250,7 @@ class Resolver:
         self.workdir.mkdir(parents=True, exist_ok=True)
         write_text(
             self.workdir / "pyproject.toml",
-            project_toml(preset.python, requirements, torch_index),
+            project_toml(query.preset.python, requirements, query.torch_index),
             0o600,  # the address of the PyTorch index may hold a login
         )
         (self.workdir / answer).unlink(missing_ok=True)
@@ -255,8 +259,8 @@ class Resolver:
             *("--format", answer, "--output-file", answer),
             *(["--no-annotate"] if answer == ANSWER else []),
             *("--quiet", "--no-header", "--no-config", "--no-python-downloads"),
-            *("--python", sys.executable, "--python-version", python),
-            *("--python-platform", platform(preset), *options),
+            *("--python", sys.executable, "--python-version", query.python),
+            *("--python-platform", platform(query.preset), *options),
         ]
         if self.refresh:
             command.append("--refresh")
@@ -287,20 +291,18 @@ class Resolver:
 
     def _overrides(self, preset: Preset) -> list[str]:
         """Return uv's options for packages that no dependency may bring: they are for no Python."""
+        if not preset.without:
+            return []
         self.workdir.mkdir(parents=True, exist_ok=True)
         lines = (f'{name} ; python_version < "0"\n' for name in preset.without)
         write_text(self.workdir / OVERRIDES, "".join(lines))
         return ["--override", OVERRIDES]
 
-    def _requirers(
-        self, preset: Preset, requirements: Sequence[str], torch_index: str, python: str
-    ) -> dict[str, list[str]]:
+    def _requirers(self, query: Query, requirements: Sequence[str]) -> dict[str, list[str]]:
         """Return which packages require each package of the resolution, as far as uv says it."""
-        python = python or target_python.expected(preset) or preset.python
         options = ["--only-binary", ":all:", "--annotation-style", "line"]
-        options += self._overrides(preset) if preset.without else []
-        asked = self._ask(preset, python, requirements, torch_index, options, answer=ANNOTATED)
-        if asked.code != 0:
+        options += self._overrides(query.preset)
+        if self._ask(query, requirements, options, answer=ANNOTATED).code != 0:
             return {}
         text = read_regular(self.workdir / ANNOTATED, limits.STATE).decode("utf-8")
         found = re.findall(r"(?m)^([A-Za-z0-9._-]+)==\S+\s+# via (.*)$", text)
@@ -309,9 +311,7 @@ class Resolver:
             for name, users in found
         }
 
-    def _nearest(
-        self, preset: Preset, python: str, name: str, version: str, torch_index: str
-    ) -> list[str]:
+    def _nearest(self, query: Query, name: str, version: str) -> list[str]:
         """Return the versions of ``name`` below and above ``version`` that run on the target.
 
         A local part as in "2.1.2+cu118" is left out of the comparison, as in every range.
@@ -323,15 +323,16 @@ class Resolver:
         versions = []
         for requirement, resolution in ranges:
             options = ["--no-deps", "--only-binary", ":all:", "--resolution", resolution]
-            if self._ask(preset, python, [requirement], torch_index, options).code == 0:
+            if self._ask(query, [requirement], options).code == 0:
                 versions += [str(package["version"]) for package in self._answer()]
         return versions
 
-    def _choose(self, preset: Preset, package: Mapping[str, Any], torch_index: str) -> Wheel:
+    def _choose(self, query: Query, package: Mapping[str, Any]) -> Wheel:
         """Return the wheel that pip would install on the target.
 
         Raise ResolveError if there is none.
         """
+        preset = query.preset
         order = {
             tag: rank
             for rank, tag in enumerate(tags(preset.python, GLIBC[preset.os_id, preset.os_version]))
@@ -354,15 +355,15 @@ class Resolver:
                 )
             )
         _unused, file, raw = min(ranked)
-        index = "torch" if torch_index and package["name"] in TORCH_SET else "default"
+        from_torch = bool(query.torch_index) and package["name"] in TORCH_SET
         return Wheel(
             name=package["name"],
             version=package["version"],
             file=file,
-            url=self._login(raw["url"], torch_index if index == "torch" else ""),
+            url=self._login(raw["url"], query.torch_index if from_torch else ""),
             sha256=self._published(file, _sha256(raw)),
             size=_size(raw),
-            index=index,
+            index="torch" if from_torch else "default",
         )
 
     def _published(self, file: str, sha256: str) -> str:

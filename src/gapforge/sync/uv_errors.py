@@ -50,36 +50,44 @@ class _Need:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What uv was asked for.
+class Query:
+    """What uv resolves for.
 
-    ``python`` is the target's version. ``torch_index`` is "" if PyTorch comes from the default
-    index. ``nearest`` returns the versions next to a version of a package that run on the target.
+    ``python`` is the full version of the target's Python. ``torch_index`` is the address of
+    PyTorch's index, "" if its packages come from the default one.
     """
 
     preset: Preset
     python: str
     torch_index: str
-    nearest: Callable[[str, str], Sequence[str]]
 
 
-def failure(text: str, asked: Asked) -> ResolveError | NoAnswerError:
+# Returns the versions next to a version of a package that run on the target.
+Nearest = Callable[[str, str], Sequence[str]]
+
+
+def failure(text: str, query: Query, nearest: Nearest) -> ResolveError | NoAnswerError:
     """Return the error for uv's output ``text``, in which logins are hidden.
 
     uv's own text is kept, because it lists the versions that exist.
     """
     sentences = _joined(text.split("\nhint: ")[0])
     hints = " ".join(re.findall(r"^hint: (.*)$", text, re.MULTILINE))
-    for explain in (_without_wheel, _absent, _other_python, _without_version, _excluding):
-        error = explain(sentences, asked)
-        if error is not None:
-            said = Fault("uv", sentences[:_LONGEST], hints[:500])
-            error.faults = (*error.faults, said)
-            return error
+    error = (
+        _without_wheel(sentences, query)
+        or _absent(sentences, query)
+        or _other_python(sentences, query)
+        or _without_version(sentences, query, nearest)
+        or _excluding(sentences, query)
+    )
+    if error is not None:
+        said = Fault("uv", sentences[:_LONGEST], hints[:500])
+        error.faults = (*error.faults, said)
+        return error
     if unanswered := _UNANSWERED.search(text):
-        return _no_answer(unanswered[1], sentences, asked)
+        return _no_answer(unanswered[1], sentences, query)
     return ResolveError(
-        _("Python packages for {name} could not be resolved", name=asked.preset.name),
+        _("Python packages for {name} could not be resolved", name=query.preset.name),
         faults=[Fault("uv", sentences[:_LONGEST])],
         hint=clock_hint(sentences) or _check_network(),
     )
@@ -91,7 +99,7 @@ def _joined(text: str) -> str:
     return " ".join(line for line in lines if line)
 
 
-def _without_wheel(text: str, asked: Asked) -> ResolveError | None:
+def _without_wheel(text: str, query: Query) -> ResolveError | None:
     """Return the error for a package whose wheels do not run on the target."""
     found = _NO_WHEEL.search(text)
     if found is None:
@@ -100,19 +108,19 @@ def _without_wheel(text: str, asked: Asked) -> ResolveError | None:
         _(
             "{package}: no wheel for CPython {python} on {os_id} {os_version}",
             package=_shown(found[1], found[2]),
-            python=asked.python,
-            os_id=asked.preset.os_id,
-            os_version=asked.preset.os_version,
+            python=query.python,
+            os_id=query.preset.os_id,
+            os_version=query.preset.os_version,
         ),
-        faults=[*_needs_of(text, found[1], asked), *_sought(found[1], asked)],
+        faults=[*_needs_of(text, found[1], query), *_sought(found[1], query)],
         hint=_(
             "change the version in presets/{name}.json to one that has a wheel for the target",
-            name=asked.preset.name,
+            name=query.preset.name,
         ),
     )
 
 
-def _absent(text: str, asked: Asked) -> ResolveError | None:
+def _absent(text: str, query: Query) -> ResolveError | None:
     """Return the error for a package that its index does not have."""
     found = _ABSENT.search(text)
     if found is None:
@@ -121,14 +129,14 @@ def _absent(text: str, asked: Asked) -> ResolveError | None:
         _(
             "{package} is not on {server}",
             package=found[1],
-            server=server_name(_server(found[1], asked)),
+            server=server_name(_server(found[1], query)),
         ),
-        faults=[*_needs_of(text, found[1], asked), *_sought(found[1], asked)],
-        hint=_correct(asked),
+        faults=[*_needs_of(text, found[1], query), *_sought(found[1], query)],
+        hint=_correct(query),
     )
 
 
-def _other_python(text: str, asked: Asked) -> ResolveError | None:
+def _other_python(text: str, query: Query) -> ResolveError | None:
     """Return the error for a package that needs another Python than the target's."""
     found = _PYTHON.search(text)
     if found is None:
@@ -138,27 +146,27 @@ def _other_python(text: str, asked: Asked) -> ResolveError | None:
             "{package} needs Python {versions}; the target has Python {python}",
             package=_shown(found[1], found[2]),
             versions=found[3].strip(","),
-            python=asked.python,
+            python=query.python,
         ),
-        faults=_needs_of(text, found[1], asked),
-        hint=_correct(asked),
+        faults=_needs_of(text, found[1], query),
+        hint=_correct(query),
     )
 
 
-def _without_version(text: str, asked: Asked) -> ResolveError | None:
+def _without_version(text: str, query: Query, nearest: Nearest) -> ResolveError | None:
     """Return the error for a version that does not exist."""
     found = _NO_VERSION.search(text)
     name, versions = (found[1], found[2]) if found else ("", "")
     for available in () if found else _AVAILABLE.finditer(text):
-        need = next(_needs(text[available.end() :], asked), None)
+        need = next(_needs(text[available.end() :], query), None)
         if need is not None and need.package == available[1]:
             name, versions = need.package, need.versions
             break
     if not name or not versions:
         return None
-    faults = [*_needs_of(text, name, asked), *_sought(name, asked)]
+    faults = [*_needs_of(text, name, query), *_sought(name, query)]
     exact = versions.removeprefix("==")
-    existing = asked.nearest(name, exact) if re.fullmatch(r"==[^,=*]+", versions) else ()
+    existing = nearest(name, exact) if re.fullmatch(r"==[^,=*]+", versions) else ()
     if existing:
         message = _(
             "{package} has no version {version}; the nearest are {versions}",
@@ -168,12 +176,12 @@ def _without_version(text: str, asked: Asked) -> ResolveError | None:
         )
     else:
         message = _("{package}: no version is {versions}", package=name, versions=versions)
-    return ResolveError(message, faults=faults, hint=_correct(asked))
+    return ResolveError(message, faults=faults, hint=_correct(query))
 
 
-def _excluding(text: str, asked: Asked) -> ResolveError | None:
+def _excluding(text: str, query: Query) -> ResolveError | None:
     """Return the error for requirements that exclude each other."""
-    needs = list(_needs(text, asked))
+    needs = list(_needs(text, query))
     for package in dict.fromkeys(need.package for need in needs):
         on_package = [need for need in needs if need.package == package]
         owners = {need.owner for need in on_package}
@@ -181,19 +189,19 @@ def _excluding(text: str, asked: Asked) -> ResolveError | None:
         if len(versions) > 1 and (len(owners) > 1 or TARGET in owners):
             return ResolveError(
                 _("the requirements on {package} exclude each other", package=package),
-                faults=_needs_of(text, package, asked),
-                hint=_correct(asked),
+                faults=_needs_of(text, package, query),
+                hint=_correct(query),
             )
     return None
 
 
-def _needs(text: str, asked: Asked) -> Iterator[_Need]:
+def _needs(text: str, query: Query) -> Iterator[_Need]:
     """Yield each "A depends on B and C" of uv's text."""
     for start in _NEEDS.finditer(text):
         name, versions = start[1] or start[2], start[3] or ""
         who = _shown(name, versions)
         if name == TARGET:
-            who = f"presets/{asked.preset.name}.json"
+            who = f"presets/{query.preset.name}.json"
         position = start.end()
         while needed := _NEEDED.match(text, position):
             yield _Need(name, who, needed[1], needed[2])
@@ -203,27 +211,27 @@ def _needs(text: str, asked: Asked) -> Iterator[_Need]:
             position += len(" and ")
 
 
-def _needs_of(text: str, package: str, asked: Asked) -> list[Fault]:
+def _needs_of(text: str, package: str, query: Query) -> list[Fault]:
     """Return who needs ``package`` in which versions."""
     return [
         Fault(need.who, _("needs {requirement}", requirement=need.package + need.versions))
-        for need in dict.fromkeys(_needs(text, asked))
+        for need in dict.fromkeys(_needs(text, query))
         if normalized(need.package) == normalized(package)
     ]
 
 
-def _server(package: str, asked: Asked) -> str:
+def _server(package: str, query: Query) -> str:
     """Return the index of ``package`` as a lock names it."""
-    if asked.torch_index and asked.preset.pytorch and normalized(package) in TORCH_SET:
-        return f"index:{without_credentials(asked.preset.pytorch.index)}"
+    if query.torch_index and query.preset.pytorch and normalized(package) in TORCH_SET:
+        return f"index:{without_credentials(query.preset.pytorch.index)}"
     return DEFAULT_INDEX
 
 
-def _sought(package: str, asked: Asked) -> list[Fault]:
+def _sought(package: str, query: Query) -> list[Fault]:
     """Return where ``package`` was sought, if the preset has an index of its own for PyTorch."""
-    if not asked.torch_index:
+    if not query.torch_index:
         return []
-    server = _server(package, asked)
+    server = _server(package, query)
     problem = _(
         "was sought on {server} only: the preset's index for PyTorch provides {packages}, and the "
         "default index all others, so that no package of the same name on the other index can "
@@ -239,22 +247,22 @@ def _shown(name: str, versions: str) -> str:
     return f"{name} {versions[2:]}" if re.match(r"==[^=]", versions) else name + versions
 
 
-def _correct(asked: Asked) -> str:
+def _correct(query: Query) -> str:
     return _(
         "correct the packages in presets/{name}.json, then: ./gapforge check {name!q}",
-        name=asked.preset.name,
+        name=query.preset.name,
     )
 
 
-def _no_answer(url: str, said: str, asked: Asked) -> NoAnswerError:
+def _no_answer(url: str, said: str, query: Query) -> NoAnswerError:
     """Return the error for an index that does not answer at ``url``."""
     server = DEFAULT_INDEX
-    if asked.preset.pytorch and _is_below(url, asked.torch_index):
-        server = f"index:{asked.preset.pytorch.index}"
+    if query.preset.pytorch and _is_below(url, query.torch_index):
+        server = f"index:{query.preset.pytorch.index}"
     return NoAnswerError(
         _(
             "Python packages for {name} could not be resolved: {server} did not answer",
-            name=asked.preset.name,
+            name=query.preset.name,
             server=server_name(server),
         ),
         reason=Reason(code=NO_ANSWER, server=server),

@@ -300,9 +300,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("program", REFUSED)
 def test_refused_certificate_names_the_clock(program: str) -> None:
-    asked = uv_errors.Asked(
-        preset=samples.preset(), python="3.11", torch_index="", nearest=lambda _name, _version: ()
-    )
+    query = uv_errors.Query(preset=samples.preset(), python="3.11", torch_index="")
     hints: list[str] = []
     for output in REFUSED[program]:
         if program == "curl":
@@ -310,7 +308,7 @@ def test_refused_certificate_names_the_clock(program: str) -> None:
         elif program == "skopeo":
             hints.append(registry_images._failure("localhost/x:1", output, Network()).hint)
         elif program == "uv":
-            hints.append(uv_errors.failure(output, asked).hint)
+            hints.append(uv_errors.failure(output, query, lambda _name, _version: ()).hint)
         else:
             hints.append(apt_errors.update_failure(output).hint)
     expired, too_early, unknown = map(values_of, hints)

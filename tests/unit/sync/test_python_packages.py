@@ -155,13 +155,8 @@ hint: Wheels are available for `winonly` (v1.0) on the following platform: `win_
 
 
 def explained(said: str, preset: Preset, torch_index: str = "", nearest: object = None) -> Any:
-    asked = uv_errors.Asked(
-        preset=preset,
-        python="3.11.2",
-        torch_index=torch_index,
-        nearest=nearest or (lambda name, version: []),  # type: ignore[arg-type]
-    )
-    return uv_errors.failure(said, asked)
+    query = uv_errors.Query(preset=preset, python="3.11.2", torch_index=torch_index)
+    return uv_errors.failure(said, query, nearest or (lambda name, version: []))  # type: ignore[arg-type]
 
 
 def test_uv_failure_names_package_and_wheels(preset: Preset) -> None:
@@ -482,7 +477,8 @@ def published(preset: Preset, tmp_path: Path, sha256: str) -> str:
     file = f"torch-{TORCH}-cp310-cp310-linux_x86_64.whl"
     raw = {"name": file, "url": f"https://w.example/{file}", "hashes": {"sha256": sha256}}
     package = {"name": "torch", "version": TORCH, "wheels": [raw]}
-    return resolver._choose(preset, package, "https://w.example").sha256
+    query = uv_errors.Query(preset=preset, python="3.10", torch_index="https://w.example")
+    return resolver._choose(query, package).sha256
 
 
 TORCH = "2.0.1+cu118"
@@ -548,7 +544,7 @@ def test_packages_that_a_module_of_the_image_is_built_with(
     raw["python"]["packages"] = ["tqdm==4.66.5"] if packages else []
     found = [{"name": name} for name in packages]
     monkeypatch.setattr(Resolver, "_compile", lambda *_words, **_named: found)
-    monkeypatch.setattr(Resolver, "_choose", lambda _self, _preset, package, _index: package)
+    monkeypatch.setattr(Resolver, "_choose", lambda _self, _query, package: package)
     project = Project(tmp_path, tmp_path)
     resolver = Resolver(project=project, network=Network(), workdir=tmp_path)
     chosen = parse(raw, samples.COMPONENTS)
