@@ -263,10 +263,8 @@ class FakeAptResolver(_Client):
     def source_tarball(self, name: str) -> SourceFile:
         url, sha256, size = self.file(self.facts("source"), "ffmpeg_5.1.9.orig.tar.xz")
         return SourceFile(
-            package=name,
             file="ffmpeg_5.1.9.orig.tar.xz",
             version="5.1.9",
-            package_version="5.1.9-0",
             size=size,
             sha256=sha256,
             origin="apt:base",
@@ -359,11 +357,10 @@ class FakeProof:
             raise ResolveError("refused", faults=[Fault(e.path, "") for e in self.found])
 
 
-def fake_write_index(folder: Path) -> tuple[Path, Path]:
+def fake_write_index(folder: Path) -> None:
     text = "".join(f"{p.name} {sha(p.read_bytes())}\n" for p in sorted(folder.glob("*.deb")))
     (folder / "Packages").write_text(text)
     (folder / "Release").write_text(sha(text.encode()) + "\n")
-    return folder / "Packages", folder / "Release"
 
 
 def install(url: str, put: Any = setattr) -> list[str]:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from gapforge.base import process
 from gapforge.base.errors import Fault, FetchError, ResolveError, ToolError
@@ -22,7 +23,7 @@ from gapforge.model.build_packages import bare_name
 from gapforge.model.preset import AptSource
 from gapforge.sync import apt_errors, oci_layout
 from gapforge.sync.apt_errors import shown_line
-from gapforge.sync.base_image_facts import ImageFiles, read_files
+from gapforge.sync.base_image_facts import read_files
 from gapforge.sync.isolated_apt import IsolatedApt, file_uri
 from gapforge.sync.network import Network
 
@@ -53,29 +54,38 @@ class DebFile:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """An upstream tarball to download.
+    """An upstream tarball to download. ``version`` is upstream's ("5.1.9"), ``size`` in bytes."""
 
-    ``version`` is upstream's ("5.1.9"), ``package_version`` the source package's; ``size`` in
-    bytes.
-    """
-
-    package: str
     file: str
     version: str
-    package_version: str
     size: int
     sha256: str
     origin: str
     uri: str
 
 
-class AptResolver:
-    """APT with the package state of a base image. Entering reads the signed package indexes.
+class _Download(NamedTuple):
+    """One file that APT would download; ``size`` in bytes."""
 
-    ``layout`` is the OCI layout of the base image, ``workdir`` a folder for working files (removed
-    at the end), ``local_repo`` a local-repository .deb whose packages may be used too. Entering
-    raises FetchError if an index cannot be downloaded or trusted, ResolveError if the base image is
-    neither Debian nor Ubuntu.
+    uri: str
+    file: str
+    size: int
+
+
+class _Closure(NamedTuple):
+    """The .debs that the base image lacks for some packages, and their entries in the index."""
+
+    debs: list[DebFile]
+    stanzas: list[dict[str, str]]
+
+
+class AptResolver:
+    """APT with the package state of a base image, and with signed package indexes.
+
+    It is a context manager, which removes its working files. ``layout`` is the OCI layout of the
+    base image, ``workdir`` a folder for working files, ``local_repo`` a local-repository .deb whose
+    packages may be used too. The first step reads the indexes: it raises FetchError if one cannot
+    be downloaded or trusted, ResolveError if the base image is neither Debian nor Ubuntu.
     """
 
     def __init__(
@@ -86,24 +96,19 @@ class AptResolver:
         network: Network,
         local_repo: Path | None = None,
     ) -> None:
-        self._arguments = (layout, extra, workdir, local_repo)
-        self._network = network
-        self._apt: IsolatedApt | None = None
+        self._files = read_files(oci_layout.read_layout(layout))
+        status = debian_control.parse(self._files.text("var/lib/dpkg/status"))
+        self._installed = [stanza for stanza in status if debian_control.is_installed(stanza)]
         self._has_sources = False
-        self._files = ImageFiles({})
-        self._installed: list[dict[str, str]] = []
-        self._resolved: dict[tuple[str, ...], tuple[list[DebFile], list[dict[str, str]]]] = {}
+        self._closures: dict[tuple[str, ...], _Closure] = {}
+        self.apt = IsolatedApt(self._files, extra, workdir, network, local_repo)
+        try:
+            self.apt.update()
+        except BaseException:
+            self.apt.close()
+            raise
 
     def __enter__(self) -> AptResolver:
-        layout, extra, workdir, local_repo = self._arguments
-        self._files = read_files(oci_layout.read_layout(layout))
-        self._installed = debian_control.parse(self._files.text("var/lib/dpkg/status"))
-        self._apt = IsolatedApt(self._files, extra, workdir, self._network, local_repo)
-        try:
-            self._apt.update()
-        except BaseException:
-            self._apt.close()
-            raise
         return self
 
     def __exit__(
@@ -112,16 +117,7 @@ class AptResolver:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._apt is not None:
-            self._apt.close()
-            self._apt = None
-
-    @property
-    def apt(self) -> IsolatedApt:
-        """Return the entered APT root."""
-        if self._apt is None:
-            raise RuntimeError("AptResolver is a context manager; enter it first")
-        return self._apt
+        self.apt.close()
 
     def closure(self, packages: Sequence[str]) -> list[DebFile]:
         """Return exactly the .debs that the base image lacks for ``packages``, by file name.
@@ -132,7 +128,7 @@ class AptResolver:
         package has as a pattern or an instruction, so each package must be among the chosen or the
         installed ones, or provided by one.
         """
-        return self._resolve(tuple(packages))[0]
+        return self._resolve(packages).debs
 
     def libraries(self, packages: Sequence[str]) -> dict[str, str]:
         """Return what programs can link to once ``packages`` are installed: version by package.
@@ -142,8 +138,8 @@ class AptResolver:
         """
         stanzas = {
             stanza["package"]: stanza
-            for stanza in (*self._installed, *self._resolve(tuple(packages))[1])
-            if debian_control.is_installed(stanza) and "package" in stanza
+            for stanza in (*self._installed, *self._resolve(packages).stanzas)
+            if "package" in stanza
         }
         names = {
             name
@@ -171,7 +167,7 @@ class AptResolver:
         lacking = self._lacking(libraries)
         chosen = self._installable(packages, self._available(lacking))
         if chosen:
-            more = self._resolve((*packages, *chosen))[0]
+            more = self.closure([*packages, *chosen])
             debs = list({deb.file: deb for deb in (*more, *debs)}.values())
         absent = lacking.keys() - {item.partition("=")[0] for item in chosen}
         absent -= {stanza.get("package", "") for stanza in self._installed}
@@ -225,7 +221,7 @@ class AptResolver:
                 faults=[Fault(name, shown_line(_last(done.errors)))],
                 hint=_('correct "apt-source" in the preset'),
             )
-        files = {file: uri for uri, file, _size in _downloads(done.output)}
+        files = {download.file: download.uri for download in _downloads(done.output)}
         described = self.apt.run(["apt-cache", "showsrc", "--only-source", "--", name]).output
         for stanza in debian_control.parse(described):
             hashes = _checksums(stanza)
@@ -237,10 +233,8 @@ class AptResolver:
                 if re.fullmatch(re.escape(f"{name}_{upstream}") + r"\.orig\.tar\.[a-z0-9]+", file):
                     size, sha256 = hashes[file]
                     return SourceFile(
-                        package=name,
                         file=file,
                         version=re.sub(r"[+~](dfsg|ds|repack).*$", "", upstream),
-                        package_version=version,
                         size=size,
                         sha256=sha256,
                         origin="apt:base",
@@ -268,21 +262,22 @@ class AptResolver:
 
     # -- resolving
 
-    def _resolve(self, packages: tuple[str, ...]) -> tuple[list[DebFile], list[dict[str, str]]]:
-        """Return the .debs that the base image lacks for ``packages``, and their index entries."""
+    def _resolve(self, packages: Sequence[str]) -> _Closure:
+        """Return what the base image lacks for ``packages``. Each question is asked once."""
         if not packages:
-            return [], []
-        if packages not in self._resolved:
+            return _Closure([], [])
+        key = tuple(packages)
+        if key not in self._closures:
             self._prefer_pinned(packages)
             done = self._install("--print-uris", packages)
             if done.code != 0:
                 raise apt_errors.unresolvable(self.apt, packages)
-            debs, stanzas = self._describe(_downloads(done.output))
-            if absent := debian_control.absent(packages, [*stanzas, *self._installed]):
+            found = self._describe(_downloads(done.output))
+            if absent := debian_control.absent(packages, [*found.stanzas, *self._installed]):
                 raise apt_errors.not_chosen(self.apt, absent)
-            self._check_cuda_builds(packages, debs)
-            self._resolved[packages] = debs, stanzas
-        return self._resolved[packages]
+            self._check_cuda_builds(packages, found.debs)
+            self._closures[key] = found
+        return self._closures[key]
 
     def _install(self, how: str, packages: Sequence[str]) -> process.Result:
         words = ["apt-get", "install", "-qq", "-y", "--no-remove", how, "--", *packages]
@@ -291,9 +286,7 @@ class AptResolver:
     def _lacking(self, libraries: Mapping[str, str]) -> dict[str, str]:
         """Return what of ``libraries`` the base image lacks, or has in an older version."""
         installed = {
-            stanza.get("package", ""): stanza.get("version", "")
-            for stanza in self._installed
-            if debian_control.is_installed(stanza)
+            stanza.get("package", ""): stanza.get("version", "") for stanza in self._installed
         }
         return {
             name: version
@@ -347,16 +340,12 @@ class AptResolver:
         )
         (self.apt.root / "etc/apt/preferences.d/00gapforge").write_text(text)
 
-    def _describe(
-        self, downloads: Sequence[tuple[str, str, int]]
-    ) -> tuple[list[DebFile], list[dict[str, str]]]:
-        """Return the .debs of APT's downloads (address, file name, size), and their index entries.
+    def _describe(self, downloads: Sequence[_Download]) -> _Closure:
+        """Return the .debs that APT would download.
 
         The SHA-256 comes from the index, as --print-uris may print an MD5 sum only.
         """
-        wanted: dict[tuple[str, str, str], tuple[str, int]] = {}
-        for uri, name, size in downloads:
-            wanted[_package_of(name)] = (uri, size)
+        wanted = {_package_of(download.file): download for download in downloads}
         names = [f"{package}={version}" for package, version, _unused in wanted]
         stanzas: list[dict[str, str]] = []
         for start in range(0, len(names), _SHOW_AT_ONCE):
@@ -368,54 +357,21 @@ class AptResolver:
         debs: dict[str, DebFile] = {}
         chosen: list[dict[str, str]] = []
         for stanza in stanzas:
-            key = (
+            package = (
                 stanza.get("package", ""),
                 stanza.get("version", ""),
                 stanza.get("architecture", ""),
             )
-            if key not in wanted or "filename" not in stanza:
-                continue
-            uri, size = wanted[key]
             # Several repositories may have one version with different bytes; take the one APT
             # chose.
-            if (
-                not _plain(uri).endswith("/" + _plain(stanza["filename"]))
-                or whole_number(stanza.get("size", "")) != size
-            ):
+            if package not in wanted or not _is_of(stanza, wanted[package]):
                 continue
-            if not stanza.get("sha256"):
+            deb = self._deb(package, wanted[package], stanza.get("sha256", ""))
+            if deb.file in debs and debs[deb.file].sha256 != deb.sha256:
                 raise ResolveError(
-                    _(
-                        "the index has no SHA-256 for {package} {version}",
-                        package=key[0],
-                        version=key[1],
-                    ),
-                    hint=_("use an APT source that has one"),
+                    _("two different packages have the file name {file}", file=deb.file)
                 )
-            package, version, architecture = key
-            file = f"{package}_{version.split(':', 1)[-1]}_{architecture}.deb"
-            if not SAFE_NAME.fullmatch(file):
-                raise ResolveError(
-                    _(
-                        "{package} {version}: {file!r} is not a usable file name",
-                        package=package,
-                        version=version,
-                        file=file,
-                    )
-                )
-            deb = DebFile(
-                package=package,
-                version=version,
-                architecture=architecture,
-                file=file,
-                size=size,
-                sha256=stanza["sha256"],
-                origin=self.apt.origin(uri),
-                uri=file_uri(uri),
-            )
-            if file in debs and debs[file].sha256 != deb.sha256:
-                raise ResolveError(_("two different packages have the file name {file}", file=file))
-            debs[file] = deb
+            debs[deb.file] = deb
             chosen.append(stanza)
         missing = set(wanted) - {(d.package, d.version, d.architecture) for d in debs.values()}
         if missing:
@@ -426,7 +382,40 @@ class AptResolver:
                     for name, version, arch in sorted(missing)
                 ],
             )
-        return sorted(debs.values(), key=lambda deb: deb.file), chosen
+        return _Closure(sorted(debs.values(), key=lambda deb: deb.file), chosen)
+
+    def _deb(self, named: tuple[str, str, str], download: _Download, sha256: str) -> DebFile:
+        """Return the .deb with this package, version and architecture."""
+        package, version, architecture = named
+        if not sha256:
+            raise ResolveError(
+                _(
+                    "the index has no SHA-256 for {package} {version}",
+                    package=package,
+                    version=version,
+                ),
+                hint=_("use an APT source that has one"),
+            )
+        file = f"{package}_{version.split(':', 1)[-1]}_{architecture}.deb"
+        if not SAFE_NAME.fullmatch(file):
+            raise ResolveError(
+                _(
+                    "{package} {version}: {file!r} is not a usable file name",
+                    package=package,
+                    version=version,
+                    file=file,
+                )
+            )
+        return DebFile(
+            package=package,
+            version=version,
+            architecture=architecture,
+            file=file,
+            size=download.size,
+            sha256=sha256,
+            origin=self.apt.origin(download.uri),
+            uri=file_uri(download.uri),
+        )
 
     def _check_cuda_builds(self, packages: Sequence[str], debs: Sequence[DebFile]) -> None:
         """Raise ResolveError if a dependency is built for another CUDA than the pinned packages."""
@@ -474,18 +463,25 @@ def _may_be_linked_to(stanza: Mapping[str, str]) -> bool:
     )
 
 
-def _downloads(output: str) -> list[tuple[str, str, int]]:
-    """Return address, file name and size in bytes of each file in the output of --print-uris.
+def _is_of(stanza: Mapping[str, str], download: _Download) -> bool:
+    """Return whether an entry of an index describes the file of ``download``."""
+    path = stanza.get("filename", "")
+    return (
+        bool(path)
+        and _plain(download.uri).endswith("/" + _plain(path))
+        and whole_number(stanza.get("size", "")) == download.size
+    )
 
-    Raise ResolveError for an unusable size.
-    """
+
+def _downloads(output: str) -> list[_Download]:
+    """Return the files in the output of --print-uris. Raise ResolveError for an unusable size."""
     found = []
     for line in output.splitlines():
         if match := _URI_LINE.fullmatch(line.strip()):
             size = whole_number(match[3])
             if size is None:
                 raise _unreadable(line)
-            found.append((match[1], match[2], size))
+            found.append(_Download(match[1], match[2], size))
     return found
 
 
@@ -528,10 +524,10 @@ def _own_address() -> str:
     return _('specify the address of the archive under "urls" in the preset')
 
 
-def write_index(folder: Path) -> tuple[Path, Path]:
+def write_index(folder: Path) -> None:
     """Write ``Packages`` and ``Release`` for the .debs in ``folder``, a flat APT repository.
 
-    Return both paths. Same .debs, same bytes. Raise FetchError with each file that is no .deb.
+    Same .debs, same bytes. Raise FetchError with each file that is no .deb.
     """
     files = sorted(folder.glob("*.deb"))
     faults: list[Fault] = []
@@ -559,4 +555,3 @@ def write_index(folder: Path) -> tuple[Path, Path]:
     text = debian_control.join_stanzas(stanzas)
     write_text(folder / "Packages", text)
     write_text(folder / "Release", debian_control.release_text(text.encode()))
-    return folder / "Packages", folder / "Release"

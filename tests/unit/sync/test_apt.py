@@ -619,7 +619,9 @@ def test_what_programs_can_link_to_is_locked_for_the_runtime(tmp_path: Path) -> 
         libraries = root.libraries(["liba-dev"])
     in_base = {"libold1": "3", "libsame1": "1", "libpin1": "1", "librival1": "1", "libgone1": "1"}
     assert libraries == {"liba1": "2", "libb1": "1", **in_base}
-    base = make_base(tmp_path / "runtime", {}, installed("libold1=2", "libsame1=1"))
+    # What was removed, except for its configuration, is not there.
+    removed = "\nPackage: libgone1\nStatus: deinstall ok config-files\nVersion: 1\n"
+    base = make_base(tmp_path / "runtime", {}, installed("libold1=2", "libsame1=1") + removed)
     with AptResolver(base, sources, tmp_path / "w", NETWORK) as root:
         debs, absent = root.with_libraries(["app"], libraries)
         assert root.with_libraries(["app"], {}) == (root.closure(["app"]), [])
@@ -711,11 +713,9 @@ def test_local_repository_inside_a_deb_is_used(tmp_path: Path, closure: Closure)
 @needs_apt
 def test_failure_removes_working_files(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", {})
-    root = AptResolver(
-        base, (source("absent", f"file://{tmp_path}/absent"),), tmp_path / "work", NETWORK
-    )
-    with pytest.raises(FetchError), root:
-        pass
+    absent = source("absent", f"file://{tmp_path}/absent")
+    with pytest.raises(FetchError):
+        AptResolver(base, (absent,), tmp_path / "work", NETWORK)
     assert not list((tmp_path / "work").iterdir())
 
 
