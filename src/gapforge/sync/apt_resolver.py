@@ -97,8 +97,7 @@ class AptResolver:
         local_repo: Path | None = None,
     ) -> None:
         self._files = read_files(oci_layout.read_layout(layout))
-        status = debian_control.parse(self._files.text("var/lib/dpkg/status"))
-        self._installed = [stanza for stanza in status if debian_control.is_installed(stanza)]
+        self._installed = self._files.installed()
         self._has_sources = False
         self._closures: dict[tuple[str, ...], _Closure] = {}
         self.apt = IsolatedApt(self._files, extra, workdir, network, local_repo)

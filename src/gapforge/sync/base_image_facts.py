@@ -97,6 +97,11 @@ class ImageFiles:
         """Return the file as text, "" if it is missing."""
         return (self.read(path) or b"").decode("utf-8", "replace")
 
+    def installed(self) -> list[dict[str, str]]:
+        """Return the entries of dpkg's status for the packages that the image has."""
+        status = debian_control.parse(self.text("var/lib/dpkg/status"))
+        return [stanza for stanza in status if debian_control.is_installed(stanza)]
+
     def names(self, folder: str) -> list[str]:
         """Return the names of files and links directly in ``folder``, sorted."""
         start = self.resolve(folder) + "/"
@@ -151,10 +156,8 @@ def facts(layout: Layout, files: ImageFiles) -> Facts:
                 continue  # an unclosed quote; ID and VERSION_ID have none
     env = environment(layout.config)
     cudnn = cudnn_version(env)
-    for package in debian_control.parse(files.text("var/lib/dpkg/status")):
-        if _CUDNN.fullmatch(package.get("package", "")) and package.get("status", "").endswith(
-            " installed"
-        ):
+    for package in files.installed():
+        if _CUDNN.fullmatch(package.get("package", "")):
             cudnn = _REVISION.sub("", package.get("version", cudnn))
     return Facts(
         release.get("ID", UNKNOWN_OS),

@@ -50,11 +50,11 @@ def fetch(
         _check_included(base, destination)
         reference = base.label
     image = describe(destination, reference)
+    contents = [f"{image.os_id} {image.os_version}"]
+    contents += [f"CUDA {image.cuda}"] if image.cuda else []
+    contents += [f"cuDNN {image.cudnn}"] if image.cudnn else []
     progress.note(
-        _("base image")
-        + f" {base.label}: {image.os_id} {image.os_version}"
-        + (f", CUDA {image.cuda}" if image.cuda else "")
-        + (f", cuDNN {image.cudnn}" if image.cudnn else "")
+        _("base image {label}: {contents}", label=base.label, contents=", ".join(contents))
     )
     return image
 
@@ -62,8 +62,7 @@ def fetch(
 def _check_included(base: BaseImage, destination: Path) -> None:
     """Raise ResolveError for packages of ``include`` that APT did not take as names."""
     files = read_files(oci_layout.read_layout(destination))
-    installed = debian_control.parse(files.text("var/lib/dpkg/status"))
-    if absent := debian_control.absent(base.include, installed):
+    if absent := debian_control.absent(base.include, files.installed()):
         raise ResolveError(
             _("the base image {label} lacks packages that the preset includes", label=base.label),
             faults=[
@@ -93,12 +92,8 @@ def describe(folder: Path, reference: str) -> LockedImage:
 
 def installed(folder: Path) -> dict[str, str]:
     """Return the packages that the image in the layout ``folder`` has: name -> version."""
-    status = read_files(oci_layout.read_layout(folder)).text("var/lib/dpkg/status")
-    return {
-        stanza.get("package", ""): stanza.get("version", "")
-        for stanza in debian_control.parse(status)
-        if stanza.get("status", "").endswith(" installed")
-    }
+    stanzas = read_files(oci_layout.read_layout(folder)).installed()
+    return {stanza.get("package", ""): stanza.get("version", "") for stanza in stanzas}
 
 
 def is_same(image: LockedImage, locked: LockedImage) -> bool:

@@ -81,21 +81,18 @@ def gated_error(
 
 def _gated_fault(source: SourceArchive, want: Want, failure: str) -> Fault:
     """Return what a person has to download. ``failure`` is the result of the automatic attempt."""
-    size = ""
-    if want.size:
-        size = _(", {size} bytes ({shown})", size=want.size, shown=human_bytes(want.size))
     name = f"{source.name} {source.version}".rstrip()
-    problem = _(
-        "{source}: manual download: {gated}\n      from: {addresses}",
-        source=name,
-        gated=source.gated,
-        addresses=_(" or ").join(source.urls),
-    )
+    addresses = _(" or ").join(source.urls)
+    lines = [
+        _("{source}: manual download: {gated}", source=name, gated=source.gated),
+        _("from: {addresses}", addresses=addresses),
+    ]
     if failure:
-        problem += _("\n      (attempted: {failure})", failure=failure)
-    if want.sha256:
-        return Fault(want.file, problem, f"sha256 {want.sha256}{size}")
-    return Fault(want.file, problem, _("the file {file}{size}", file=want.file, size=size))
+        lines.append(_("(attempted: {failure})", failure=failure))
+    expected = [f"sha256 {want.sha256}" if want.sha256 else _("the file {file}", file=want.file)]
+    if want.size:
+        expected.append(_("{size} bytes ({shown})", size=want.size, shown=human_bytes(want.size)))
+    return Fault(want.file, "\n      ".join(lines), ", ".join(expected))
 
 
 def not_a_folder(folder: Path) -> UsageError:
