@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from gapforge.base import json_text, limits
 from gapforge.base.errors import Fault
@@ -27,6 +27,7 @@ class Shape:
     """One kind of JSON value. ``about`` is the description that editors show."""
 
     about: str = ""
+    json_type: ClassVar[type | None] = None  # of its values, for the shapes that AnyOf may have
 
     def check(self, value: Any, path: str, faults: list[Fault], file: str) -> None:
         """Append the faults of ``value``, which is at the JSON ``path`` in ``file``."""
@@ -103,6 +104,8 @@ class Text(Shape):
     ``most`` is its limit in characters. Patterns take time in proportion to the text.
     """
 
+    json_type = str
+
     about: str = ""
     pattern: str = r"[^\x00-\x1f\x7f]+"
     expected: str = ONE_LINE
@@ -158,6 +161,8 @@ class Choice(Shape):
 @dataclass(frozen=True)
 class Flag(Shape):
     """true or false."""
+
+    json_type = bool
 
     about: str = ""
 
@@ -222,14 +227,8 @@ class AnyOf(Shape):
     about: str = ""
 
     def check(self, value: Any, path: str, faults: list[Fault], file: str) -> None:
-        kinds: dict[type, tuple[type[Shape], ...]] = {
-            str: (Text,),
-            bool: (Flag,),
-            list: (Items,),
-            dict: (Record, Table),
-        }
         for shape in self.shapes:
-            if isinstance(shape, kinds.get(type(value), ())):
+            if type(value) is shape.json_type:
                 shape.check(value, path, faults, file)
                 return
         _fault(faults, file, path, _not_allowed(value), self.wanted())
@@ -244,6 +243,8 @@ class AnyOf(Shape):
 @dataclass(frozen=True)
 class Items(Shape):
     """A list whose members all have one shape."""
+
+    json_type = list
 
     item: Shape
     about: str = ""
@@ -300,6 +301,8 @@ def _seen_before(member: Any, seen: set[str]) -> bool:
 class Table(Shape):
     """An object with free keys that match ``key``, whose values all have one shape."""
 
+    json_type = dict
+
     value: Shape
     key: Text = field(default_factory=Text)
     about: str = ""
@@ -330,6 +333,8 @@ class Record(Shape):
 
     An unknown key is a fault with the nearest known one, unless ``others`` describes further keys.
     """
+
+    json_type = dict
 
     required: Mapping[str, Shape]
     optional: Mapping[str, Shape] = field(default_factory=dict)
