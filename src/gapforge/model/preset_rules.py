@@ -187,7 +187,7 @@ def _check_application(application: Mapping[str, Any], report: Report) -> None:
         for name in re.findall(r"\{([a-z_]+)\}", word):
             if name not in CHECK_FILES and (near := nearest(name, CHECK_FILES)):
                 unknown = f"{{{name}}}"
-                problem = _("{placeholder} is unknown", placeholder=unknown) + near
+                problem = _("{placeholder} is unknown{close}", placeholder=unknown, close=near)
                 report(f"$.application.check[{index}]", problem, _PLACEHOLDERS)
     place, program = "$.application.name", application["name"]
     if "command" in application:
