@@ -15,9 +15,10 @@ _PATH = "$.python.packages[{index}]"
 
 
 def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
-    """Yield a finding for each package in the preset that is, or is known to require, such a one.
+    """Yield a finding for each package that replaces a module or requires one that does.
 
-    What else the packages require is known after their resolution: sync judges it in the same way.
+    Most of what packages require is known only when they are resolved; sync then checks it by the
+    same rule.
     """
     for index, requirement in enumerate(preset.packages):
         path, package = _PATH.format(index=index), package_of(requirement)

@@ -1,8 +1,8 @@
 """Judge Python packages by the modules that the image builds itself, such as cv2.
 
-pip installs a package with the same module over the files of the component, without a word: OpenCV
-built with CUDA then is the one of PyPI without CUDA. Without the packages that a module needs, such
-as NumPy, its build ends.
+pip installs a package with the same module over the files of the component and reports nothing: the
+OpenCV that was built with CUDA is then replaced by the one of PyPI without CUDA. A module is not
+built without the packages that it needs, such as NumPy.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Read the secrets and settings of `.env`.
 
 The file is parsed, never sourced, and only the keys that the preset's application names are kept. A
-non-empty variable of the real environment beats the file, as a CI job sets it. Values appear in no
-message and no repr; ``gapforge.base.private_files`` writes the only files that hold them.
+non-empty environment variable, as a CI job sets it, takes precedence. Values appear in no message
+and no repr; ``gapforge.base.private_files`` writes the only files that hold them.
 """
 
 from __future__ import annotations

@@ -276,7 +276,7 @@ def read(file: Path, *, shown: str = "") -> tuple[Lock, bytes]:
 def parse(data: bytes, *, shown: str, name: str) -> Lock:
     """Return the lock in ``data``, the bytes of a lock file of preset ``name``, as ``load`` does.
 
-    Who checks a signature or a checksum of a lock parses the very bytes that were checked.
+    A caller that verified these bytes parses them, and does not read the file again.
     """
     raw, faults = parse_json(data, _AnyFormat(), shown)
     if raw is not None and not faults:

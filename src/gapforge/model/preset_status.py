@@ -59,7 +59,8 @@ class Readiness:
 
 def readiness_of(project: Project, preset: Preset) -> Readiness:
     """Return a preset's readiness from its lock and the sizes of its artifacts."""
-    own = project.artifacts_of(preset.name) / "lock.json"
+    folder = project.artifacts_of(preset.name)
+    own = folder / locks.LOCK_FILE
     committed = project.lock_file(preset.name)
     file = own if own.is_file() else committed
     if not file.is_file():
@@ -77,7 +78,6 @@ def readiness_of(project: Project, preset: Preset) -> Readiness:
         )
     if file is committed:  # the artifacts are on the online machine or in a bundle
         return Readiness(state=UNSYNCED, size=total, files=len(lock.entries), locked=True)
-    folder = project.artifacts_of(preset.name)
     missing = []
     for entry in lock.entries:
         try:
