@@ -10,7 +10,7 @@ from gapforge.compat.findings import Finding, error, nearest_version, unknown, u
 from gapforge.model.catalog import Catalog
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
-from gapforge.model.versions import key, major, minor
+from gapforge.model.versions import begins_with, key, major, minor
 
 _CUDA_IMAGE = re.compile(r"(?:^|/)nvidia/cuda:([0-9]+\.[0-9]+)(?:\.[0-9]+)?-(.*)$")
 
@@ -69,14 +69,11 @@ def _check_os(preset: Preset, role: str) -> Iterator[Finding]:
     named = [name for name in (base.suite, *re.split(r"[:@-]", base.image)) if name in _CODENAMES]
     if named:
         os_id, os_version = _CODENAMES[named[0]]
-    same_version = f"{os_version}.".startswith(f"{preset.os_version}.")
-    if not os_id or (os_id == preset.os_id and same_version):
+    same = os_id == preset.os_id and begins_with(os_version, preset.os_version)
+    if not os_id or same:
         return
-    reason = _(
-        "the base image is {found}, but os is {wanted}",
-        found=f"{os_id} {os_version}",
-        wanted=preset.os,
-    )
+    found = f"{os_id} {os_version}"
+    reason = _("the base image is {found}, but os is {wanted}", found=found, wanted=preset.os)
     suggestion = _("use a base image of {wanted}", wanted=preset.os)
     yield error("base-os", f"$.base.{role}", reason, suggestion)
 

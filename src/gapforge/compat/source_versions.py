@@ -11,7 +11,8 @@ from gapforge.base.i18n import _
 from gapforge.compat.findings import Finding, error
 from gapforge.model.catalog import Archive, Catalog
 from gapforge.model.preset import Preset, SourceArchive
-from gapforge.model.source_versions import agrees, number_in, stated_versions
+from gapforge.model.source_versions import number_in, stated_versions
+from gapforge.model.versions import begins_with
 
 
 def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
@@ -23,7 +24,7 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
             continue  # nothing to compare with, or a local repository of packages
         option, version = expected[0]
         for path, found in _found(source, known):
-            if path != f"$.{option}" and not agrees(found, version):
+            if path != f"$.{option}" and not begins_with(found, version):
                 reason = _(
                     "the preset names {component} {version}, but the archive has {found}",
                     component=option.removeprefix("sources.").removesuffix(".version"),

@@ -11,7 +11,7 @@ from gapforge.compat.findings import Finding, error, nearest_version, unknown, w
 from gapforge.compat.gpus import tensorrt_supports
 from gapforge.model.catalog import Catalog, TensorRTRelease, TensorRTTar
 from gapforge.model.preset import Preset, TensorRT
-from gapforge.model.versions import key, major
+from gapforge.model.versions import begins_with, key, major
 
 _PATH = "$.tensorrt.version"
 
@@ -23,7 +23,7 @@ def short_version(version: str) -> str:
 
 def _find_release(version: str, catalog: Catalog) -> TensorRTRelease | None:
     """Return the release ``version``, also shortened ("8.6.1") if only one release matches."""
-    same = [r for v, r in catalog.tensorrt.items() if f"{v}.".startswith(f"{version}.")]
+    same = [r for v, r in catalog.tensorrt.items() if begins_with(v, version)]
     return catalog.tensorrt.get(version) or (same[0] if len(same) == 1 else None)
 
 
@@ -83,11 +83,10 @@ def best_fits(cuda: str, cudnn: str, python: str, catalog: Catalog) -> list[Tens
 
 def nearest_release(cuda: str, cudnn: str, python: str, catalog: Catalog) -> TensorRTRelease | None:
     """Return the newest of ``best_fits``; None unless it is confirmed and has a checksum."""
+    best = next(iter(best_fits(cuda, cudnn, python, catalog)), None)
+    tar = best.tar_for(cuda) if best else None
     confirmed = releases_for(cuda, cudnn, python, catalog, confirmed=True)
-    for best in best_fits(cuda, cudnn, python, catalog):
-        tar = best.tar_for(cuda)
-        return best if best in confirmed and tar and tar.sha256 else None
-    return None
+    return best if best in confirmed and tar and tar.sha256 else None
 
 
 def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:

@@ -32,11 +32,6 @@ def stated_versions(preset: Preset) -> Iterator[tuple[StatedVersion, list[tuple[
             yield stated, [(where, version) for where, version in pairs if version]
 
 
-def agrees(found: str, version: str) -> bool:
-    """Return whether ``found`` is the version or a later part of it, as 5.1.9 of 5.1."""
-    return f"{found}.".startswith(f"{version}.")
-
-
 def number_in(name: str) -> str:
     """Return the version in the name of a file or folder, such as "5.1.9"; "" if there is none."""
     match = _NUMBER.search(name.rpartition("/")[2])

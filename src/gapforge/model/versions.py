@@ -43,6 +43,11 @@ def major(version: str) -> str:
     return version.split(".", 1)[0]
 
 
+def begins_with(version: str, start: str) -> bool:
+    """Return whether ``version`` is ``start`` or a part of that series, as 5.1.9 of 5.1."""
+    return f"{version}.".startswith(f"{start}.")
+
+
 def within(version: str, least: str, most: str) -> bool:
     """Return whether ``version`` is from ``least`` to ``most``; "" means no limit.
 

@@ -14,6 +14,7 @@ from gapforge.base.storage_errors import storage_errors
 from gapforge.model import debian_control
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage, Preset
+from gapforge.model.versions import begins_with
 from gapforge.sync import mmdebstrap_base, oci_layout, registry_images
 from gapforge.sync.base_image_facts import facts, read_files
 from gapforge.sync.docker_archive import import_archive
@@ -119,7 +120,7 @@ def check_base(preset: Preset, role: str, image: LockedImage) -> list[str]:
         ("CUDA", preset.cuda, image.cuda),
         ("cuDNN", preset.cudnn, image.cudnn),
     ):
-        if wanted and found and not f"{found}.".startswith(f"{wanted}."):
+        if wanted and found and not begins_with(found, wanted):
             faults.append(
                 Fault(
                     _("base image of {role} ({reference})", role=role, reference=image.reference),

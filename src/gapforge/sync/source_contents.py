@@ -21,7 +21,8 @@ from gapforge.base.files import open_buffered
 from gapforge.base.i18n import _, ngettext
 from gapforge.model.component import StatedVersion
 from gapforge.model.preset import Preset
-from gapforge.model.source_versions import agrees, number_in, stated_versions
+from gapforge.model.source_versions import number_in, stated_versions
+from gapforge.model.versions import begins_with
 from gapforge.sync import oci_layout
 
 
@@ -71,7 +72,7 @@ def check_archives(
             continue
         if not found:
             note(_("NOTE: {file} does not tell its version", file=archive.file))
-        differing = [(p, v) for p, v in expected if found and not agrees(found, v)]
+        differing = [(p, v) for p, v in expected if found and not begins_with(found, v)]
         for path, version in differing[:1]:
             problem = _("contains version {found} ({member})", found=found, member=member)
             wrong.append(Fault(archive.file, problem, f"{version} ({path})"))

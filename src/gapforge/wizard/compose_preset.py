@@ -25,7 +25,7 @@ from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.model.preset_defaults import shortened, source_of
 from gapforge.model.preset_rules import written_options
-from gapforge.model.versions import NONE, key, local, major, minor, public
+from gapforge.model.versions import NONE, begins_with, key, local, major, minor, public
 from gapforge.wizard.choices import Choices, find_base
 
 _NV_OPTIONS = (
@@ -265,7 +265,7 @@ def _set_torch(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
         raw["pytorch"] = None
         return
     cuda, python, version = raw.get("cuda") or "", raw["python"]["version"], public(wanted)
-    matching = [r for v, r in catalog.torch.items() if f"{v}.".startswith(f"{version}.")]
+    matching = [r for v, r in catalog.torch.items() if begins_with(v, version)]
     fitting = [r for r in matching if builds_for(r, cuda) and python in r.pythons] or matching
     release = max(fitting, key=lambda r: key(r.torch), default=None)
     if release is None:
@@ -290,7 +290,7 @@ def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
     if wanted == NONE:
         return
     cuda, cudnn = raw.get("cuda") or "", raw.get("cudnn") or ""
-    matching = [r for v, r in catalog.tensorrt.items() if f"{v}.".startswith(f"{wanted}.")]
+    matching = [r for v, r in catalog.tensorrt.items() if begins_with(v, wanted)]
     fitting = {r.version for r in tensorrt.releases_for(cuda, cudnn, "", catalog)}
     release = max(matching, key=lambda r: (r.version in fitting, key(r.version)), default=None)
     if release is None:
