@@ -14,15 +14,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE / "helpers"))
+sys.path.insert(0, str(Path(__file__).resolve().parent / "helpers"))
 
 from fabricated_artifacts import fabricate  # noqa: E402 - needs the path above
 from gapforge.base.project import Project  # noqa: E402
 from gapforge.model import preset as presets  # noqa: E402
 from gapforge.model import preset_writer  # noqa: E402
 from gapforge.wizard.facts import Facts, read_facts  # noqa: E402
-from samples import IN_FULL, PRESET  # noqa: E402
+from samples import IN_FULL, PRESET, ROOT  # noqa: E402
 
 # The time of an example depends on how busy the machine is.
 settings.register_profile(
@@ -99,22 +98,16 @@ def _sealed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _ho
 
 
 @pytest.fixture
-def root() -> Path:
-    """Return the real project folder."""
-    return HERE.parent
-
-
-@pytest.fixture
-def project(tmp_path: Path, root: Path) -> Iterator[Project]:
+def project(tmp_path: Path) -> Iterator[Project]:
     """Return a small project: the real presets, and complete artifacts of the practice preset.
 
     The artifacts are small files of every kind, a lock in both places, and SHA256SUMS.
     """
     here = tmp_path / "project"
     (here / "presets").mkdir(parents=True)
-    for name in presets.names(root / "presets"):
+    for name in presets.names(ROOT / "presets"):
         # In full, since there is no catalog.
-        raw = presets.load(root / "presets" / f"{name}.json").raw
+        raw = presets.load(ROOT / "presets" / f"{name}.json").raw
         text = IN_FULL.read_text(encoding="utf-8") if name == PRESET else preset_writer.render(raw)
         (here / "presets" / f"{name}.json").write_text(text, encoding="utf-8")
     made = Project(here, here / "artifacts")
@@ -123,9 +116,9 @@ def project(tmp_path: Path, root: Path) -> Iterator[Project]:
 
 
 @pytest.fixture
-def place(project: Project, root: Path) -> Project:
+def place(project: Project) -> Project:
     """Return a project with the presets and catalog, and artifacts of the practice preset."""
-    shutil.copytree(root / "catalog", project.catalog, dirs_exist_ok=True)
+    shutil.copytree(ROOT / "catalog", project.catalog, dirs_exist_ok=True)
     return project
 
 

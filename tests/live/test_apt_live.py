@@ -23,11 +23,12 @@ from gapforge.model.preset import AptSource
 from gapforge.sync import apt_errors, base_images, oci_layout
 from gapforge.sync.apt_resolver import AptResolver, DebFile, write_index
 from gapforge.sync.network import Network
+from samples import QUICKSTART, ROOT
 from servers import Site, file_server
 
 QUIET = Progress("test", quiet=True)
 NETWORK = Network(retries=0)
-COMPONENTS = Path(__file__).parents[2] / "components"
+COMPONENTS = ROOT / "components"
 # Configuration of a base image that must not count: each line refuses the packages, installs
 # others, or leaves a file behind.
 HOSTILE = {
@@ -57,7 +58,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not shutil.which("mmdebstrap"):
         pytest.skip("mmdebstrap is not installed")
     folder = tmp_path_factory.mktemp("base")
-    preset = presets.load(Path(__file__).parents[2] / "presets" / "debian12-cpu-quickstart.json")
+    preset = presets.load(QUICKSTART)
     base_images.fetch(
         preset.builder, Project(folder, folder), 1_700_000_000, folder / "layout", Network(), QUIET
     )
@@ -70,7 +71,7 @@ def synced(
 ) -> tuple[Path, list[DebFile], list[DebFile]]:
     """Return a flat APT repository of the practice preset's .debs, and both closures."""
     folder = tmp_path_factory.mktemp("debs")
-    preset = presets.load(Path(__file__).parents[2] / "presets" / "debian12-cpu-quickstart.json")
+    preset = presets.load(QUICKSTART)
     with AptResolver(base, (), folder / "work", Network()) as root:
         builder, runtime = (root.closure(preset.debs(role)) for role in ROLES)
         libraries = root.libraries(preset.debs("builder"))
@@ -136,7 +137,7 @@ def test_closures_install_whatever_the_image_configures(
     base: Path, synced: tuple[Path, list[DebFile], list[DebFile]], tmp_path: Path
 ) -> None:
     repo, builder, runtime = synced
-    preset = presets.load(Path(__file__).parents[2] / "presets" / "debian12-cpu-quickstart.json")
+    preset = presets.load(QUICKSTART)
     assert {d.origin for d in builder + runtime} == {"apt:base"}
     for name, packages, closure in (
         ("b", preset.debs("builder"), builder),

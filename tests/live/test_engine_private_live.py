@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from gapforge.base.errors import EngineError, StorageError, ToolError
 from gapforge.base.marked_folders import mark_folder
 from gapforge.base.project import Project
 from gapforge.engine import detect, private_daemon, private_daemon_state
+from samples import ROOT
 
 
 def traces(project: Project) -> list[str]:
@@ -235,17 +235,12 @@ def test_start_refuses_a_foreign_folder(engine_project: Project) -> None:
     folder.rmdir()
 
 
-@pytest.fixture
-def launcher(root: Path) -> Iterator[Path]:
-    yield root / "gapforge"
-
-
-def test_engine_commands_report_json(engine_project: Project, launcher: Path) -> None:
+def test_engine_commands_report_json(engine_project: Project) -> None:
     env = {**os.environ, "GAPFORGE_ROOT": str(engine_project.root)}
 
     def call(*words: str) -> tuple[int, dict[str, object]]:
         done = subprocess.run(
-            [str(launcher), "engine", *words, "--json"],
+            [str(ROOT / "gapforge"), "engine", *words, "--json"],
             env=env,
             capture_output=True,
             text=True,

@@ -24,9 +24,9 @@ from gapforge.sync import python_packages
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import Resolver
 from raised_errors import assert_error, values_of
+from samples import ROOT
 from servers import Site, file_server, publish, wheel
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.live
 
 OLD_ONLY = 'backport; python_full_version < "3.10.4"'

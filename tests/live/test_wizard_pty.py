@@ -25,8 +25,8 @@ from gapforge.compat.rules import check_preset
 from gapforge.model import catalog as catalogs
 from gapforge.model import preset
 from gapforge.model.lock import Lock, LockedImage
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 300.0  # seconds that one question may take
 
 

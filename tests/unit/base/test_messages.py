@@ -12,8 +12,8 @@ import pytest
 
 from gapforge.base import i18n
 from gapforge.base.i18n import N_, Message, _, in_both_languages, ngettext
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 HANGUL = re.compile("[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3]")
 COMMANDS = ["quickstart", "deps_sync.sh", "test", "scripts/bootstrap.sh", "scripts/common.sh"]
 # Korean text in which a particle stands apart from its word, or in both forms.

@@ -17,6 +17,7 @@ from gapforge.base import private_files
 from gapforge.base.marked_folders import mark_folder
 from gapforge.model.env_file import SecretSet
 from gapforge.model.preset import Secret
+from samples import ROOT
 
 TOKEN = Secret("XAIVA_LICENSE_TOKEN", "secret", False)
 BUILD = Secret("XAIVA_BUILD_TOKEN", "build-arg", False)
@@ -61,10 +62,10 @@ def test_dry_or_empty_set_writes_nothing(storage: Path) -> None:
         assert files == {} and list(storage.iterdir()) == []
 
 
-def test_only_files_of_dead_builds_are_removed(storage: Path, root: Path) -> None:
+def test_only_files_of_dead_builds_are_removed(storage: Path) -> None:
     script = textwrap.dedent(f"""
         import sys, time
-        sys.path.insert(0, {str(root / "src")!r})
+        sys.path.insert(0, {str(ROOT / "src")!r})
         from gapforge.model.env_file import SecretSet
         from gapforge.model.preset import Secret
         kept = SecretSet(secrets=(Secret("K", "secret", False),), values={{"K": "left"}})
@@ -92,11 +93,11 @@ def test_only_files_of_dead_builds_are_removed(storage: Path, root: Path) -> Non
             child.stdout.close()  # type: ignore[union-attr]
 
 
-def test_sigterm_removes_the_secret_files(storage: Path, root: Path) -> None:
+def test_sigterm_removes_the_secret_files(storage: Path) -> None:
     """The command line makes SIGTERM end a build as Ctrl-C does."""
     script = textwrap.dedent(f"""
         import signal, sys, time
-        sys.path.insert(0, {str(root / "src")!r})
+        sys.path.insert(0, {str(ROOT / "src")!r})
         from gapforge.model.env_file import SecretSet
         from gapforge.cli import main
         from gapforge.model.preset import Secret

@@ -13,15 +13,16 @@ import pytest
 from gapforge.base.errors import BusyError
 from gapforge.base.process_locks import exclusive, folder_in_use
 from raised_errors import assert_error, values_of
+from samples import ROOT
 
 pytestmark = pytest.mark.every_python
 
 
-def test_exclusive_refuses_second_holder(tmp_path: Path, root: Path) -> None:
+def test_exclusive_refuses_second_holder(tmp_path: Path) -> None:
     lock = tmp_path / "locks/l"
     script = textwrap.dedent(f"""
         import sys, time
-        sys.path.insert(0, {str(root / "src")!r})
+        sys.path.insert(0, {str(ROOT / "src")!r})
         from pathlib import Path
         from gapforge.base.process_locks import exclusive
         with exclusive(Path({str(lock)!r}), "test"):

@@ -23,6 +23,7 @@ from gapforge.base.write_files import (
     write_text,
 )
 from raised_errors import assert_error
+from samples import ROOT
 
 pytestmark = pytest.mark.every_python
 
@@ -52,10 +53,10 @@ def test_atomic_file_keeps_target_on_error(tmp_path: Path, error: BaseException)
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["file"]
 
 
-def test_killed_writer_leaves_no_target(tmp_path: Path, root: Path) -> None:
+def test_killed_writer_leaves_no_target(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
         import os, signal, sys
-        sys.path.insert(0, {str(root / "src")!r})
+        sys.path.insert(0, {str(ROOT / "src")!r})
         from pathlib import Path
         from gapforge.base.write_files import atomic_file
         with atomic_file(Path({str(tmp_path / "file")!r})) as file:

@@ -16,17 +16,18 @@ from gapforge.cli.verbs import build
 from gapforge.doctor import machine_probes
 from gapforge.doctor.machine_probes import Volume
 from gapforge.engine import detect
+from samples import ROOT
 
 NAME = "debian12-cpu-quickstart"
 ENGINE = SimpleNamespace(info=detect.assumed().info, image_ids=lambda _name: ["sha256:1"])
 
 
 @pytest.fixture
-def quickstart(project: Project, root: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def quickstart(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Complete the project of the tests, so that a build reads all its inputs."""
     for folder in ("components", "examples", "catalog"):
-        shutil.copytree(root / folder, project.root / folder, dirs_exist_ok=True)
-    shutil.copy(root / "Dockerfile", project.root)
+        shutil.copytree(ROOT / folder, project.root / folder, dirs_exist_ok=True)
+    shutil.copy(ROOT / "Dockerfile", project.root)
     monkeypatch.setenv("GAPFORGE_ROOT", str(project.root))
     return project
 
@@ -115,10 +116,10 @@ def test_names_that_an_engine_accepts(name: str) -> None:
 
 @pytest.mark.parametrize(("flag", "value"), [("--torch", "1.13.1"), ("--tensorrt", "8.4.3.1")])
 def test_versions_that_do_not_fit_together_are_no_usage_error(
-    quickstart: Project, root: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str
+    quickstart: Project, capsys: pytest.CaptureFixture[str], flag: str, value: str
 ) -> None:
     """The flag selects a version that exists; what is wrong is the combination."""
-    shutil.copy(root / "presets/ubuntu22.04-cuda12.4-torch2.5.json", quickstart.presets)
+    shutil.copy(ROOT / "presets/ubuntu22.04-cuda12.4-torch2.5.json", quickstart.presets)
     words = ["build", "ubuntu22.04-cuda12.4-torch2.5", flag, value, "--dry-run"]
     assert main(words) == CompatibilityError.exit_code
     assert value in capsys.readouterr().err

@@ -12,8 +12,7 @@ from gapforge.base.errors import PresetError
 from gapforge.model import catalog, versions
 from gapforge.model import preset as presets
 from raised_errors import assert_error
-
-ROOT = Path(__file__).resolve().parents[3]
+from samples import ROOT
 
 
 def test_every_fact_has_a_source() -> None:

@@ -20,8 +20,8 @@ import samples
 from gapforge.compat.rules import check_preset
 from gapforge.model import catalog as catalogs
 from gapforge.model.preset import faults_of, load, parse
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")
 REFERENCE = json.dumps(load(ROOT / "presets/ubuntu22.04-cuda11.8-torch2.1.json").raw)
 FACTS = json.loads(

@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,8 +29,8 @@ from gapforge.compat.torch import builds_for
 from gapforge.model import catalog as catalogs
 from gapforge.model.preset import faults_of, load, parse
 from raised_errors import values_of
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")
 REFERENCE = json.dumps(load(ROOT / "presets/ubuntu22.04-cuda11.8-torch2.1.json").raw)
 SEVERITIES: dict[str, list[str]] = {"yes": [], "unknown": ["warning"], "no": ["error"]}

@@ -40,8 +40,8 @@ from gapforge.store.download_preview import Preview, preview
 from gapforge.store.known_sizes import KnownSizes
 from gapforge.store.store import Store
 from raised_errors import values_of
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")
 GIB, GB = 2**30, 10**9
 GOOD = System(

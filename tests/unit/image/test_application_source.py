@@ -14,7 +14,7 @@ from gapforge.image.source_copy import copy_source
 from gapforge.model import preset as presets
 from gapforge.model.preset import Application
 from raised_errors import assert_error, values_of
-from samples import PRESET
+from samples import PRESET, ROOT
 
 APP = Application(name="xaiva-media", source="examples/xaiva-media")
 
@@ -124,9 +124,9 @@ def test_preset_folder_must_be_in_project(tmp_path: Path) -> None:
             choose(dataclasses.replace(APP, source=path), root=root)
 
 
-def test_example_application_is_usable(root: Path) -> None:
-    preset = presets.find(root / "presets", PRESET)
-    assert choose(preset.application, root=root).chosen_by == "preset"
+def test_example_application_is_usable() -> None:
+    preset = presets.find(ROOT / "presets", PRESET)
+    assert choose(preset.application, root=ROOT).chosen_by == "preset"
 
 
 def warned(source: Path) -> list[str]:

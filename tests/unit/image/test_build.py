@@ -47,10 +47,8 @@ from gapforge.model.names import ROLES
 from gapforge.store.store import preset_in_use
 from gapforge.store.verify_artifacts import VerifyReport
 from raised_errors import assert_error, values_of
-from samples import PRESET
+from samples import PRESET, ROOT
 from tiny_image import make_layout
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_base_image_of_another_os_is_refused(project: Project) -> None:

@@ -14,6 +14,7 @@ from gapforge.base.marked_folders import mark_folder
 from gapforge.image.application_source import choose
 from gapforge.image.source_copy import copy_source
 from gapforge.model.preset import Application
+from samples import ROOT
 
 APP = Application(name="xaiva-media", source="examples/xaiva-media")
 
@@ -52,11 +53,11 @@ def test_uncopyable_files_in_korean(tmp_path: Path) -> None:
 @pytest.mark.parametrize("script", ["src/gapforge/__main__.py", "build.py"])
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_launchers_refuse_an_old_python(
-    root: Path, script: str, language: str, monkeypatch: pytest.MonkeyPatch
+    script: str, language: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", language)
     monkeypatch.setattr(sys, "version_info", (3, 9))
     with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(root / script), run_name="__main__")
+        runpy.run_path(str(ROOT / script), run_name="__main__")
     message = str(end.value.code)
     assert "Python 3.10" in message and message.isascii() is (language == "en")

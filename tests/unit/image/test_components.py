@@ -22,8 +22,8 @@ from gapforge.image import dockerfile, smoke_checks
 from gapforge.image.dockerfile_lint import lint
 from gapforge.model import component
 from gapforge.model.preset import Secret
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 COMPONENTS = ROOT / "components"
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 NAMES = sorted(file.parent.name for file in COMPONENTS.glob("*/component.json"))

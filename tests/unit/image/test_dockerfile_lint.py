@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +12,7 @@ from gapforge.image.dockerfile import raise_faults, render
 from gapforge.image.dockerfile_lint import lint
 from gapforge.model import preset as presets
 from raised_errors import values_of
+from samples import ROOT
 
 GOOD = """# A Dockerfile of ours: a comment may name syntax and ADD.
 ARG BASE
@@ -49,10 +48,10 @@ def test_good_dockerfile_has_no_fault() -> None:
     assert found(GOOD) == []
 
 
-def test_own_dockerfile_has_no_fault(root: Path) -> None:
-    text = (root / "Dockerfile").read_text(encoding="utf-8")
-    for name in presets.names(root / "presets"):
-        secrets = presets.find(root / "presets", name).application.secrets
+def test_own_dockerfile_has_no_fault() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    for name in presets.names(ROOT / "presets"):
+        secrets = presets.find(ROOT / "presets", name).application.secrets
         assert lint(render(text, secrets, name)) == []
 
 

@@ -30,8 +30,8 @@ from gapforge.image.plan import Plan
 from gapforge.model import component
 from gapforge.model import preset as presets
 from gapforge.model.lock import LockedImage
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 DOCUMENTS = {
     "docs/architecture.md": "## 구성 요소 추가하기",
     "docs/architecture.en.md": "## Adding a component",

@@ -16,6 +16,7 @@ from gapforge.cli.verbs import build as build_verb
 from gapforge.image import smoke_checks
 from gapforge.image.smoke_checks import CheckResult
 from raised_errors import assert_error, values_of
+from samples import ROOT
 
 EXPECTED = {"component": "ffmpeg", "enabled": True}
 
@@ -41,7 +42,6 @@ class OneAnswer:
     ],
 )
 def test_unusable_answer_is_a_failed_check(
-    root: Path,
     code: int,
     output: str,
     check: str,
@@ -52,7 +52,7 @@ def test_unusable_answer_is_a_failed_check(
 ) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", language)
     engine: Any = OneAnswer(code, output)
-    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], root / "components")
+    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], ROOT / "components")
     assert [result.to_json()["check"] for result in results] == [check]  # in every language
     assert found in results[0].found
     with pytest.raises(SmokeError) as error:
@@ -65,11 +65,11 @@ def test_unusable_answer_is_a_failed_check(
 
 
 @pytest.mark.parametrize("ok", ["true", "false"])
-def test_exit_code_counts_after_results(root: Path, ok: str) -> None:
+def test_exit_code_counts_after_results(ok: str) -> None:
     """A check that crashes after its first result did not look at the rest."""
     line = f'{{"check": "version", "ok": {ok}, "found": "5", "expected": "5"}}'
     engine: Any = OneAnswer(1, line)
-    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], root / "components")
+    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], ROOT / "components")
     assert [(r.check, r.ok) for r in results] == [
         ("version", ok == "true"),
         ("check runs to its end", False),
@@ -78,20 +78,20 @@ def test_exit_code_counts_after_results(root: Path, ok: str) -> None:
         smoke_checks.raise_for_failures(results, "x:y")
 
 
-def test_results_of_a_check_that_ends_are_all_kept(root: Path) -> None:
+def test_results_of_a_check_that_ends_are_all_kept() -> None:
     lines = [
         f'{{"check": "{n}", "ok": true, "found": "5", "expected": "5"}}' for n in ("one", "two")
     ]
     engine: Any = OneAnswer(0, "\n".join(lines))
-    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], root / "components")
+    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], ROOT / "components")
     assert [(r.check, r.ok) for r in results] == [("one", True), ("two", True)]
     smoke_checks.raise_for_failures(results, "x:y")
 
 
-def test_disabled_component_is_not_checked(root: Path) -> None:
+def test_disabled_component_is_not_checked() -> None:
     engine: Any = OneAnswer(1, "")
     disabled = {**EXPECTED, "enabled": False}
-    assert smoke_checks.run_checks(engine, "x:y", [disabled], root / "components") == ()
+    assert smoke_checks.run_checks(engine, "x:y", [disabled], ROOT / "components") == ()
     smoke_checks.raise_for_failures([], "x:y")
 
 
@@ -107,16 +107,16 @@ class Recorder:
         return self.code, '{"check": "a", "ok": true, "found": "1", "expected": "1"}', self.errors
 
 
-def test_check_is_sent_with_its_library_and_what_to_expect(root: Path) -> None:
+def test_check_is_sent_with_its_library_and_what_to_expect() -> None:
     engine: Any = Recorder()
     expected = {**EXPECTED, "params": {"version": "5.1 – β"}}
-    smoke_checks.run_checks(engine, "x:y", [expected], root / "components")
+    smoke_checks.run_checks(engine, "x:y", [expected], ROOT / "components")
     asked = engine.asked[0]
     assert (asked["image"], asked["command"]) == ("x:y", ["python3", "-I", "-"])
     assert json.loads(asked["env"]["GAPFORGE_EXPECT"]) == {**expected, "gpu": False}
     assert asked["timeout"] == smoke_checks.TIME_LIMIT and asked["stdin"].isascii()
     for name in ("checklib.py", "ffmpeg/check.py"):
-        text = (root / "components" / name).read_text()
+        text = (ROOT / "components" / name).read_text()
         assert repr(f"components/{name}") in asked["stdin"] and ascii(text) in asked["stdin"]
 
 
@@ -131,48 +131,48 @@ def test_check_is_sent_with_its_library_and_what_to_expect(root: Path) -> None:
     ],
 )
 def test_checks_run_with_the_gpu_where_its_driver_answers(
-    root: Path, tmp_path: Path, nvidia_smi: str, runs: list[bool], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, nvidia_smi: str, runs: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if nvidia_smi:
         (tmp_path / "nvidia-smi").write_text(f'#!/bin/sh\n[ "$1" = -L ] && {nvidia_smi}\n')
         (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin" if nvidia_smi else str(tmp_path))
     engine: Any = Recorder()
-    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], root / "components")
+    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], ROOT / "components")
     assert [asked["gpus"] for asked in engine.asked] == runs
     assert [json.loads(asked["env"]["GAPFORGE_EXPECT"])["gpu"] for asked in engine.asked] == runs
     assert len(results) == len(runs)
 
 
-def test_driver_that_does_not_answer_is_no_gpu(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_driver_that_does_not_answer_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(*words: object, **more: object) -> None:
         raise ToolError("timed out")
 
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(process, "run", hang)
     engine: Any = Recorder()
-    smoke_checks.run_checks(engine, "x:y", [EXPECTED], root / "components")
+    smoke_checks.run_checks(engine, "x:y", [EXPECTED], ROOT / "components")
     assert [asked["gpus"] for asked in engine.asked] == [False]
 
 
 @pytest.mark.parametrize("code", [1, 137, -9])
-def test_failed_check_shows_the_end_of_its_messages(root: Path, code: int) -> None:
+def test_failed_check_shows_the_end_of_its_messages(code: int) -> None:
     engine: Any = Recorder("\n".join("abcdef") + "\n", code)
-    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], root / "components")
+    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], ROOT / "components")
     assert [result.ok for result in results] == [True, False]
     assert values_of(results[1].found) == {"code": code, "last": "c | d | e | f"}
     silent: Any = Recorder("", code)
-    found = smoke_checks.run_checks(silent, "x:y", [EXPECTED], root / "components")[1].found
+    found = smoke_checks.run_checks(silent, "x:y", [EXPECTED], ROOT / "components")[1].found
     assert values_of(found)["code"] == code and values_of(found)["last"]
 
 
-def test_engine_that_cannot_run_the_check_is_a_failed_check(root: Path) -> None:
+def test_engine_that_cannot_run_the_check_is_a_failed_check() -> None:
     class Broken:
         def run(self, *words: object, **more: object) -> None:
             raise ToolError("no such image")
 
     engine: Any = Broken()
-    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], root / "components")
+    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], ROOT / "components")
     assert [(r.component, r.check, r.ok) for r in results] == [
         ("ffmpeg", "check runs to its end", False)
     ]
@@ -189,27 +189,25 @@ def test_engine_that_cannot_run_the_check_is_a_failed_check(root: Path) -> None:
         "x" * 300,
     ],
 )
-def test_line_of_another_form_is_a_failed_check(root: Path, line: str) -> None:
+def test_line_of_another_form_is_a_failed_check(line: str) -> None:
     good = '{"check": "b", "ok": true, "found": "1", "expected": "1"}'
     engine: Any = OneAnswer(0, f"{line}\n\n{good}")
-    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], root / "components")
+    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], ROOT / "components")
     assert [(r.check, r.ok) for r in results] == [("output is readable", False), ("b", True)]
     assert results[0].found == line[:200]
 
 
 @pytest.mark.parametrize("ok", ["1", '"true"', "[true]", "null"])
-def test_only_true_is_ok(root: Path, ok: str) -> None:
+def test_only_true_is_ok(ok: str) -> None:
     engine: Any = OneAnswer(0, f'{{"check": "a", "ok": {ok}, "found": "1", "expected": "1"}}')
-    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], root / "components")
+    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], ROOT / "components")
     assert [result.ok for result in results] == [False]
 
 
-def test_titles_of_our_own_checks_are_translated(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_titles_of_our_own_checks_are_translated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     engine: Any = OneAnswer(1, '{"check": "import", "ok": true, "found": "1", "expected": "1"}')
-    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], root / "components")
+    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], ROOT / "components")
     assert results[0].title == "import"
     assert results[1].title != results[1].check == "check runs to its end"
 

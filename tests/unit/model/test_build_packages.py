@@ -20,8 +20,8 @@ from gapforge.model.catalog import load
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.model.to_resolve import list_to_resolve
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 COMPONENTS = component.load_all(ROOT / "components")
 DEBIAN, UBUNTU = ("debian", "12", "3.11"), ("ubuntu", "22.04", "3.10")
 TOOLS = {"build-essential", "ccache", "cmake", "nasm", "ninja-build", "pkg-config", "xz-utils"}

@@ -16,8 +16,8 @@ from gapforge.base.errors import Fault, PresetError
 from gapforge.model import component, preset
 from gapforge.model.component import Component
 from gapforge.model.preset_shape import preset_shape
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = component.load_all(ROOT / "components")
 DESCRIPTION: dict[str, Any] = {
     "format": 2,

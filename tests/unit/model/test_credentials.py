@@ -25,8 +25,8 @@ from gapforge.sync import registry_images
 from gapforge.sync.network import Network, NoAnswerError
 from gapforge.updates import published_releases
 from raised_errors import values_of
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 SECRET = "canary-77aa $ % : /"
 NVIDIA = "$oauthtoken"
 

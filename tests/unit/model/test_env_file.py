@@ -16,6 +16,7 @@ from gapforge.model import preset as presets
 from gapforge.model.env_file import SecretSet, load, parse
 from gapforge.model.preset import Secret
 from raised_errors import assert_error, values_of
+from samples import ROOT
 
 TOKEN, BUILD = (
     Secret("XAIVA_LICENSE_TOKEN", "secret", False),
@@ -231,19 +232,19 @@ def test_redactions_cover_lines_longest_first() -> None:
     assert list(got.redactions) == sorted(got.redactions, key=lambda text: (-len(text), text))
 
 
-def test_template_names_keys_of_all_presets(root: Path) -> None:
-    found, wrong = parse((root / ".env.template").read_bytes())
+def test_template_names_keys_of_all_presets() -> None:
+    found, wrong = parse((ROOT / ".env.template").read_bytes())
     assert wrong == []
-    for name in presets.names(root / "presets"):
-        for secret in presets.find(root / "presets", name).application.secrets:
+    for name in presets.names(ROOT / "presets"):
+        for secret in presets.find(ROOT / "presets", name).application.secrets:
             assert secret.key in found, f"{name}: {secret.key} is not in .env.template"
     assert "XAIVA_MEDIA_SOURCE" in found and not any(found.values())
 
 
-def test_git_ignores_the_env_file(root: Path) -> None:
-    if not (root / ".git").exists():
+def test_git_ignores_the_env_file() -> None:
+    if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    ignored = subprocess.run(["git", "-C", str(root), "check-ignore", "-q", ".env"], check=False)
+    ignored = subprocess.run(["git", "-C", str(ROOT), "check-ignore", "-q", ".env"], check=False)
     assert ignored.returncode == 0
 
 

@@ -20,9 +20,9 @@ from gapforge.model.to_resolve import list_to_resolve
 from gapforge.model.unresolved_item import Reason
 from gapforge.store.verify_artifacts import verify
 from raised_errors import assert_error
+from samples import ROOT
 from servers import file_server
 
-ROOT = Path(__file__).resolve().parents[3]
 OLD = ROOT / "tests" / "data" / "format-1"
 COMPLETE, PARTIAL = "debian12-cpu-quickstart", "ubuntu22.04-cpu-torch2.5"
 INDEX = "index:https://download.pytorch.org/whl/cpu"

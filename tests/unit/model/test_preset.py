@@ -27,8 +27,8 @@ from gapforge.model.lock import Lock
 from gapforge.model.preset_status import readiness_of
 from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
 from raised_errors import assert_error, values_of
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 NAME = "debian12-cpu-quickstart"
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gapforge.model.preset_writer import render
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 PRESETS = sorted(f for f in (ROOT / "presets").glob("*.json") if not f.name.endswith(".lock.json"))
 NESTED = {"a": {"b": ["x" * 40] * 9, "c": None}, "d": [{"e": "y" * 90}, {"f": "한글" * 30}, {}]}
 

@@ -23,8 +23,8 @@ from gapforge.model.lock import LOCK_SHAPE
 from gapforge.model.preset_shape import preset_shape
 from gapforge.model.schema import faults_of
 from gapforge.tools import json_schemas, preset_documentation
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 PRESETS = [
     f for f in sorted((ROOT / "presets").glob("*.json")) if not f.name.endswith(".lock.json")
 ]

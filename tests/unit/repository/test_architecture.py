@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from samples import ROOT
+
 PACKAGE = ROOT / "src" / "gapforge"
 DOCUMENTS = {
     "docs/architecture.md": ("폴더", "찾아보기"),

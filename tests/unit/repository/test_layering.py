@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from checkout import git_files, nodes
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "src" / "gapforge"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -30,8 +30,8 @@ from gapforge.model import lock as locks
 from gapforge.model.preset_rules import TARGET_OS
 from gapforge.sync import target_python, wheel_tags
 from gapforge.trust import ssh_signatures
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 MODULES = sorted([*ROOT.glob("src/gapforge/**/*.py"), *ROOT.glob("components/**/*.py")])
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")],

@@ -427,18 +427,18 @@ def gapforge(root: Path, project: Project, *words: str) -> subprocess.CompletedP
     )
 
 
-def test_verify_needs_only_standard_library(project: Project, root: Path) -> None:
-    done = gapforge(root, project, "verify", PRESET)
+def test_verify_needs_only_standard_library(project: Project) -> None:
+    done = gapforge(ROOT, project, "verify", PRESET)
     assert done.returncode == 0, done.stderr
     assert f"{len(FILES)} files" in done.stdout
 
 
-def test_verify_json_lists_all_faults(project: Project, root: Path) -> None:
+def test_verify_json_lists_all_faults(project: Project) -> None:
     folder = project.artifacts_of(PRESET)
     flip(folder / WHEEL)
     (folder / DEB).unlink()
     (folder / "extra").write_bytes(b"")
-    done = gapforge(root, project, "verify", "--json", "--all")
+    done = gapforge(ROOT, project, "verify", "--json", "--all")
     assert done.returncode == 5
     document = json.loads(done.stdout)
     assert document["ok"] is False
@@ -462,9 +462,7 @@ def test_verify_json_lists_all_faults(project: Project, root: Path) -> None:
         (["--jobs", "x"], 2),
     ],
 )
-def test_verify_refuses_invalid_input(
-    project: Project, root: Path, words: list[str], code: int
-) -> None:
-    done = gapforge(root, project, "verify", *words)
+def test_verify_refuses_invalid_input(project: Project, words: list[str], code: int) -> None:
+    done = gapforge(ROOT, project, "verify", *words)
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr

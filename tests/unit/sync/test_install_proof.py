@@ -15,10 +15,9 @@ from gapforge.model.preset import Preset, load
 from gapforge.sync import install_proof
 from gapforge.sync.install_proof import Proof
 from raised_errors import assert_error
+from samples import ROOT
 from servers import wheel
 from sync_world import sha
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

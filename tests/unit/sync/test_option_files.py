@@ -19,8 +19,8 @@ from gapforge.model.preset import Preset
 from gapforge.sync import apt_errors, option_files
 from gapforge.sync.base_image_facts import ImageFiles, Node, only_presence_matters
 from raised_errors import values_of
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 PKGCONFIG = "usr/lib/x86_64-linux-gnu/pkgconfig"
 
 

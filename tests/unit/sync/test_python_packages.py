@@ -21,10 +21,10 @@ from gapforge.sync import python_packages, target_python, uv_errors
 from gapforge.sync.network import Network, NoAnswerError
 from gapforge.sync.python_packages import Resolver
 from raised_errors import assert_error, values_of
+from samples import ROOT
 
 pytestmark = pytest.mark.every_python
 
-ROOT = Path(__file__).resolve().parents[3]
 ORDER = {tag: rank for rank, tag in enumerate(python_packages.tags("3.10", 35))}
 
 

@@ -20,8 +20,8 @@ from gapforge.model.source_versions import stated_versions
 from gapforge.sync import source_contents
 from gapforge.sync.source_contents import Downloaded
 from raised_errors import assert_error, values_of
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 REFERENCE = "ubuntu22.04-cuda11.8-torch2.1"
 # What the archives of the reference preset contain, as published.
 OPENCV = """\

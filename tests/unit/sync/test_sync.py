@@ -46,10 +46,9 @@ from gapforge.sync.run import Options, Outcome
 from github_site import TOKEN as GITHUB_TOKEN
 from github_site import github_site
 from raised_errors import assert_error, values_of
+from samples import ROOT
 from servers import file_server
 from sync_world import NAME, FakeProof, World, install, noise, sha, tree
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def tar_gz(members: dict[str, str]) -> bytes:

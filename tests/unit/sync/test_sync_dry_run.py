@@ -27,8 +27,8 @@ from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
 from gapforge.store import download_preview, known_sizes
 from gapforge.store.store import Store
 from raised_errors import values_of
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = presets.names(ROOT / "presets")
 TORCH = "ubuntu22.04-cuda12.4-torch2.5"
 SIZED = "ubuntu22.04-cuda12.6-torch2.7"  # the catalog has the size of its TensorRT

@@ -24,10 +24,10 @@ from gapforge.sync.download import Downloader, Want
 from gapforge.sync.network import Network, NoAnswerError
 from gapforge.sync.run import Options
 from raised_errors import values_of
+from samples import ROOT
 from servers import file_server
 from sync_world import NAME, World, install
 
-ROOT = Path(__file__).resolve().parents[3]
 BODY = random.Random(5).randbytes(60_000)
 SHA = hashlib.sha256(BODY).hexdigest()
 REGISTRY = {role: {"image": f"team/base-{role}:1"} for role in ("builder", "runtime")}

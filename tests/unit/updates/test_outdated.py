@@ -35,8 +35,8 @@ from gapforge.updates.candidates import Candidate, ItemUpdates, Search
 from gapforge.updates.compatible_updates import CompatibleUpdates
 from gapforge.updates.published_releases import Upstream
 from raised_errors import assert_error, values_of
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")
 UPSTREAMS = published_releases.load(ROOT / "catalog")
 REFERENCE = presets.load(ROOT / "presets" / "ubuntu22.04-cuda11.8-torch2.1.json")

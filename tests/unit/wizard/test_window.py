@@ -12,7 +12,6 @@ import subprocess
 import termios
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -30,6 +29,7 @@ from gapforge.wizard.facts import MEASURED_MINUTES, MEASURED_MINUTES_CUDA, Facts
 from gapforge.wizard.questions import BUILD, STOP, Questions
 from gapforge.wizard.screen import Drawn, command_lines
 from gapforge.wizard.terminal import Terminal, first_key
+from samples import ROOT
 from wizard_screens import Recorder, answer, record
 
 PRACTICE = "debian12-cpu-quickstart"
@@ -163,8 +163,8 @@ def test_last_build_tells_the_time(facts: Facts) -> None:
     assert "two cores" in window.text
 
 
-def test_measured_times_are_those_of_the_readme(root: Path) -> None:
-    text = (root / "README.en.md").read_text(encoding="utf-8")
+def test_measured_times_are_those_of_the_readme() -> None:
+    text = (ROOT / "README.en.md").read_text(encoding="utf-8")
     assert f"| {MEASURED_MINUTES_CUDA} min on two cores for one GPU architecture" in text
     minutes, seconds = map(int, re.findall(r"(\d+) min (\d+) s to build and check", text)[0])
     assert round(minutes + seconds / 60) == MEASURED_MINUTES

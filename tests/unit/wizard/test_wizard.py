@@ -6,7 +6,6 @@ import copy
 import io
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -28,8 +27,8 @@ from gapforge.wizard import screen as screens
 from gapforge.wizard.choices import Base, Choices, MenuItem, find_base
 from gapforge.wizard.questions import Question
 from raised_errors import assert_error, values_of
+from samples import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")
 REFERENCE = "ubuntu22.04-cuda11.8-torch2.1"
 PRACTICE = "debian12-cpu-quickstart"
