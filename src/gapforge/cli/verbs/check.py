@@ -40,7 +40,7 @@ from gapforge.model import preset as presets
 from gapforge.model.catalog import Catalog
 from gapforge.model.component import Component
 from gapforge.model.credentials import Credentials, Need
-from gapforge.model.lock import Lock
+from gapforge.model.lock import Entry, Lock
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.model.schema import nearest
@@ -62,9 +62,49 @@ STALE, BROKEN = "stale", "unreadable"
 _BY_IMPORTANCE = (PresetError.exit_code, CompatibilityError.exit_code, LockError.exit_code, 0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LockReport:
+    """The state of a preset's lock. ``valid`` is the lock, if it belongs to the preset as it is."""
+
+    state: str = UNSYNCED
+    faults: tuple[Fault, ...] = ()
+    valid: Lock | None = None
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the files of a valid lock."""
+        return self.valid.entries if self.valid else ()
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of the files."""
+        return self.valid.size if self.valid else 0
+
+    @property
+    def first_use(self) -> list[Entry]:
+        """Return the files without a published checksum."""
+        return [entry for entry in self.entries if entry.trust == "first-use"]
+
+    @property
+    def first_use_size(self) -> int:
+        """Return the bytes of the files without a published checksum."""
+        return sum(entry.size for entry in self.first_use)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything in JSON types."""
+        return {
+            "state": self.state,
+            "entries": len(self.entries),
+            "size": self.size,
+            "pinned_bytes": self.size - self.first_use_size,
+            "first_use": len(self.first_use),
+            "faults": [f.to_json() for f in self.faults],
+        }
+
+
 @dataclass(kw_only=True)
 class Report:
-    """The state of one preset. ``pinned`` and ``first_use`` are source names; sizes are in bytes.
+    """The state of one preset. ``pinned`` and ``first_use`` are source names.
 
     ``unresolved`` lists what neither the preset nor its lock pins, ``credentials`` what sync needs
     for private sources and base images, ``near`` the suggestion for a name of no preset.
@@ -78,12 +118,7 @@ class Report:
     pinned: list[str] = field(default_factory=list)
     first_use: list[str] = field(default_factory=list)
     loose_images: list[str] = field(default_factory=list)
-    lock_state: str = UNSYNCED
-    lock_faults: tuple[Fault, ...] = ()
-    lock_entries: int = 0
-    lock_size: int = 0
-    lock_first_use: int = 0
-    lock_first_use_size: int = 0
+    lock: LockReport = field(default_factory=LockReport)
     unresolved: list[ToResolve] = field(default_factory=list)
     credentials: list[Need] = field(default_factory=list)
     driver: DriverNeed = field(default_factory=DriverNeed)
@@ -101,7 +136,7 @@ class Report:
             return PresetError.exit_code
         if self.errors:
             return CompatibilityError.exit_code
-        return LockError.exit_code if self.lock_state in (STALE, BROKEN) else 0
+        return LockError.exit_code if self.lock.state in (STALE, BROKEN) else 0
 
     def to_json(self) -> dict[str, Any]:
         """Return everything in JSON types."""
@@ -123,14 +158,7 @@ class Report:
             "licences": [judgement.to_json() for judgement in self.licences],
             "unresolved": [u.to_json() for u in self.unresolved],
             "credentials": [need.to_json() for need in self.credentials],
-            "lock": {
-                "state": self.lock_state,
-                "entries": self.lock_entries,
-                "size": self.lock_size,
-                "pinned_bytes": self.lock_size - self.lock_first_use_size,
-                "first_use": self.lock_first_use,
-                "faults": [f.to_json() for f in self.lock_faults],
-            },
+            "lock": self.lock.to_json(),
         }
 
 
@@ -211,11 +239,11 @@ def _totals(reports: Sequence[Report]) -> dict[str, int]:
     return {
         "pinned": sum(len(r.pinned) for r in reports),
         "first_use": sum(len(r.first_use) for r in reports),
-        "pinned_bytes": sum(r.lock_size - r.lock_first_use_size for r in reports),
-        "first_use_entries": sum(r.lock_first_use for r in reports),
-        "first_use_bytes": sum(r.lock_first_use_size for r in reports),
+        "pinned_bytes": sum(r.lock.size - r.lock.first_use_size for r in reports),
+        "first_use_entries": sum(len(r.lock.first_use) for r in reports),
+        "first_use_bytes": sum(r.lock.first_use_size for r in reports),
         "unresolved": sum(len(r.unresolved) for r in reports),
-        "faults": sum(len(r.faults) + len(r.errors) + len(r.lock_faults) for r in reports),
+        "faults": sum(len(r.faults) + len(r.errors) + len(r.lock.faults) for r in reports),
     }
 
 
@@ -264,7 +292,14 @@ def examine(
         report.credentials = credentials.needs(preset, credentials.load(project.env_file))
     except SecretError:  # sync and doctor report it
         report.credentials = credentials.needs(preset, Credentials())
-    report.licences = judge(preset, _examine_lock(report, project, preset), catalog)
+    report.lock = _examine_lock(project, preset)
+    lock = report.lock.valid
+    if lock is not None:
+        shown = f"presets/{preset.name}.lock.json"
+        report.faults += tuple(base_image_rules.operating_system_faults(preset, lock.images))
+        report.faults += tuple(doubled_modules.faults_of_lock(preset, lock, shown))
+    report.unresolved = list_to_resolve(preset, lock)
+    report.licences = judge(preset, lock, catalog)
     return report
 
 
@@ -282,50 +317,33 @@ def _source_faults(project: Project, preset: Preset) -> list[Fault]:
     return []
 
 
-def _examine_lock(report: Report, project: Project, preset: Preset) -> Lock | None:
-    """Fill in the report's facts about the lock. Return the lock if it belongs to the preset."""
+def _examine_lock(project: Project, preset: Preset) -> LockReport:
     file = project.lock_file(preset.name)
     if not file.exists():
-        report.unresolved = list_to_resolve(preset, None)
-        return None
+        return LockReport()
     try:
         lock = locks.load(file)
     except LockError as error:
-        report.lock_state, report.lock_faults = BROKEN, error.faults
-        report.unresolved = list_to_resolve(preset, None)
-        return None
+        return LockReport(state=BROKEN, faults=error.faults)
     if lock.preset != preset.name:
-        report.lock_faults = (
-            Fault(
-                f"presets/{file.name}: $.preset",
-                _('belongs to the preset "{preset}"', preset=lock.preset),
-                f'"{preset.name}"',
-            ),
+        fault = Fault(
+            f"presets/{file.name}: $.preset",
+            _('belongs to the preset "{preset}"', preset=lock.preset),
+            f'"{preset.name}"',
         )
-    elif lock.preset_sha256 != preset.sha256:
-        report.lock_faults = (
-            Fault(
-                f"presets/{file.name}: $.preset_sha256",
-                _(
-                    "the preset is not as it was when the lock was made; its state follows from "
-                    "{files}",
-                    files=", ".join(preset.decided_by),
-                ),
-                preset.sha256,
+        return LockReport(state=STALE, faults=(fault,))
+    if lock.preset_sha256 != preset.sha256:
+        fault = Fault(
+            f"presets/{file.name}: $.preset_sha256",
+            _(
+                "the preset is not as it was when the lock was made; its state follows from "
+                "{files}",
+                files=", ".join(preset.decided_by),
             ),
+            preset.sha256,
         )
-    if report.lock_faults:
-        report.lock_state, report.unresolved = STALE, list_to_resolve(preset, None)
-        return None
-    report.faults += tuple(base_image_rules.operating_system_faults(preset, lock.images))
-    shown = f"presets/{file.name}"
-    report.faults += tuple(doubled_modules.faults_of_lock(preset, lock, shown))
-    report.unresolved = list_to_resolve(preset, lock)
-    report.lock_state = PARTIAL if report.unresolved else CURRENT
-    report.lock_entries, report.lock_size = len(lock.entries), lock.size
-    trusted = [e.size for e in lock.entries if e.trust == "first-use"]
-    report.lock_first_use, report.lock_first_use_size = len(trusted), sum(trusted)
-    return lock
+        return LockReport(state=STALE, faults=(fault,))
+    return LockReport(state=PARTIAL if list_to_resolve(preset, lock) else CURRENT, valid=lock)
 
 
 def _print(report: Report) -> None:
@@ -393,15 +411,16 @@ def _trusted_on_first_use(count: int) -> str:
 
 
 def _print_lock(report: Report) -> None:
-    if report.lock_state in (CURRENT, PARTIAL):
-        facts = [_("partial")] if report.lock_state == PARTIAL else []
-        facts += [_("{count} files", count=report.lock_entries), human_bytes(report.lock_size)]
-        if report.lock_first_use:
-            facts.append(_trusted_on_first_use(report.lock_first_use))
+    lock = report.lock
+    if lock.valid is not None:
+        facts = [_("partial")] if lock.state == PARTIAL else []
+        facts += [_("{count} files", count=len(lock.entries)), human_bytes(lock.size)]
+        if lock.first_use:
+            facts.append(_trusted_on_first_use(len(lock.first_use)))
         show(_("  lock: {facts}", facts=", ".join(facts)))
-    elif report.lock_state == UNSYNCED:
+    elif lock.state == UNSYNCED:
         show(_("  lock: none"))
-    for fault in report.lock_faults:
+    for fault in lock.faults:
         show(fault.lines())
     if report.unresolved:
         show(
