@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,11 @@ def run(args: argparse.Namespace, project: Project) -> int:
         require_folder("--to", folder, hint="./gapforge pack PRESET --to FOLDER")
     sign = environment_defaults.sign_key(args.sign)
     key = ssh_signatures.signing_key_of(sign) if sign is not None else None
-    contents, repairs, tool, untracked = _contents(args, project)
-    plan = make_plan(contents.parts, contents.presets, volume_size, repairs=repairs, tool=tool)
+    wanted = _wanted(args, project)
+    contents, untracked = wanted.contents, wanted.untracked
+    plan = make_plan(
+        contents.parts, contents.presets, volume_size, repairs=wanted.repairs, tool=wanted.tool
+    )
     if args.dry_run:
         signatures = len(plan.presets) + 1 if key is not None else 0
         folders: Mapping[int, Path] = {}
@@ -207,13 +211,21 @@ def _write(
     return packed, write_pages(project, facts, folders, key)
 
 
-def _contents(
-    args: argparse.Namespace, project: Project
-) -> tuple[Contents, str, str, Untracked | None]:
-    """Return what to pack, the bundle that it repairs or "", and the repository's object or "".
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """What to pack, and the bundle that it repairs or "".
 
-    With the repository, also return the files that git does not track.
+    ``tool`` is the object of the repository or "", ``untracked`` what git does not track of it.
     """
+
+    contents: Contents
+    repairs: str = ""
+    tool: str = ""
+    untracked: Untracked | None = None
+
+
+def _wanted(args: argparse.Namespace, project: Project) -> _Wanted:
+    """Return what the flags ask for. Raise UsageError if they do not fit together."""
     if args.repair is not None:
         if args.presets or args.inventory or args.with_tool:
             raise UsageError(
@@ -223,17 +235,18 @@ def _contents(
         request = read_request(args.repair)
         places = [args.repair.absolute().parent, project.state / "bundles", *args.to]
         spans, views, tool = requested_parts(request, places)
-        return bundles.request_contents(project, spans, views, tool), request.bundle, tool, None
+        contents = bundles.request_contents(project, spans, views, tool)
+        return _Wanted(contents=contents, repairs=request.bundle, tool=tool)
     if not args.presets:
         raise UsageError(_("pack needs a preset"), hint="./gapforge list; ./gapforge pack PRESET")
     held = bundles.inventory_objects(args.inventory) if args.inventory is not None else frozenset()
     named = [presets.find(project.presets, name) for name in dict.fromkeys(args.presets)]
     contents = bundles.preset_contents(project, named, held)
     if not args.with_tool:
-        return contents, "", "", None
+        return _Wanted(contents=contents)
     locks = {view.preset: contents.texts[view.lock] for view in contents.presets}
     tool = contents.add_repository(make_archive(project, locks, named), held)
-    return contents, "", tool, untracked_files(project, named)
+    return _Wanted(contents=contents, tool=tool, untracked=untracked_files(project, named))
 
 
 def _document(plan: Plan, folders: Mapping[int, Path], speed: int) -> dict[str, Any]:
