@@ -135,25 +135,27 @@ class Progress:
         with self._guard:
             seconds = time.monotonic() - self.start
             state = pgettext("progress", "stopped") if failed else _("done")
-            rate = f", {human_bytes(self.done / seconds)}/s" if seconds >= 0.1 and self.done else ""
             size, duration = human_bytes(self.done), human_time(seconds)
-            work = _("{size} in {duration}{rate}", size=size, duration=duration, rate=rate)
-            self.status.note(f"{self.what}: {state}, {work}")
+            parts = [state, _("{size} in {duration}", size=size, duration=duration)]
+            if seconds >= 0.1 and self.done:
+                parts.append(f"{human_bytes(self.done / seconds)}/s")
+            self.status.note(f"{self.what}: {', '.join(parts)}")
             self.status.quiet = True
 
     def line(self) -> str:
         """Return the current state as text."""
         seconds = max(time.monotonic() - self.start, 1e-9)
         rate = self.done / seconds
-        parts = [f"{self.what}: {human_bytes(self.done)}"]
+        done = human_bytes(self.done)
         known = 0 < self.total >= self.done  # a total that was exceeded is wrong
         if known:
+            percent = 100 * self.done // self.total
             total = human_bytes(self.total)
-            parts[0] += _(" of {total}", total=total) + f" ({100 * self.done // self.total} %)"
-        parts.append(f"{human_bytes(rate)}/s")
+            done = _("{done} of {total} ({percent} %)", done=done, total=total, percent=percent)
+        parts = [done, f"{human_bytes(rate)}/s"]
         if known and rate > 0:
             remaining = human_time((self.total - self.done) / rate)
             parts.append(_("{time} left", time=remaining))
         if self.detail:
             parts.append(self.detail)
-        return ", ".join(parts)
+        return f"{self.what}: {', '.join(parts)}"
