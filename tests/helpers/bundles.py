@@ -14,7 +14,7 @@ from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.bundle.check_signatures import SignatureCheck
 from gapforge.bundle.contents import inventory_objects, preset_contents, request_contents
-from gapforge.bundle.find_volumes import scan_media
+from gapforge.bundle.find_volumes import Scan, scan_media
 from gapforge.bundle.pack import Packed, pack
 from gapforge.bundle.repair_request import RepairRequest, requested_parts
 from gapforge.bundle.unpack import ImportResult, unpack
@@ -22,7 +22,6 @@ from gapforge.bundle.volume_plan import make_plan
 from gapforge.model import lock as locks
 from gapforge.model import preset as documents
 from gapforge.model.lock import Entry, Lock
-from gapforge.trust.trusted_signers import Signers
 from samples import PRESET, ROOT
 
 RUN_ENV = {
@@ -129,14 +128,14 @@ def repair(made: Sender, request: RepairRequest, to: Path, *, size: int) -> Pack
     return pack(made.project, plan, contents, [to], Progress("pack", quiet=True))
 
 
-def unsigned(site: Project) -> SignatureCheck:
-    """Return the check of a site without trusted signers."""
-    return SignatureCheck(project=site, signers=Signers(site.root / "allowed_signers", ()))
+def scan_at(site: Project, *folders: Path, only: str = "") -> Scan:
+    """Scan media at a site without trusted signers."""
+    return scan_media(folders, SignatureCheck.without_signers(site), only)
 
 
 def receive(site: Project, *folders: Path, only: str = "") -> ImportResult:
     """Unpack at a site."""
-    return unpack(site, scan_media(folders, only), Progress("unpack", quiet=True), unsigned(site))
+    return unpack(site, scan_at(site, *folders, only=only), Progress("unpack", quiet=True))
 
 
 def hashes(site: Project) -> set[str]:

@@ -34,9 +34,11 @@ class Scan:
     """What the media contain.
 
     ``bundle`` is the bundle that all ``volumes`` help to import, ``index`` its index or None.
-    ``broken`` maps the volumes that cannot be used to the reason.
+    ``broken`` maps the volumes that cannot be used to the reason. ``signatures`` are those of all
+    indexes and locks.
     """
 
+    signatures: SignatureCheck
     bundle: str = ""
     volumes: list[Volume] = field(default_factory=list)
     broken: dict[Path, str] = field(default_factory=dict)
@@ -72,9 +74,7 @@ class AlteredVolume(Damaged):
     """A volume is intact, but it is not the one that the bundle's index lists."""
 
 
-def scan_media(
-    folders: Sequence[Path], only: str = "", signatures: SignatureCheck | None = None
-) -> Scan:
+def scan_media(folders: Sequence[Path], signatures: SignatureCheck, only: str = "") -> Scan:
     """Find volumes and read their indexes, but not their parts. ``only`` selects one bundle.
 
     ``signatures`` decides which indexes count. Raise TrustError with every fault if this machine
@@ -87,16 +87,16 @@ def scan_media(
                 _("{folder} does not exist", folder=folder),
                 hint=_("mount the medium, then run: unpack FOLDER"),
             )
-    indexes = _read_indexes(folders, signatures)
-    scan = Scan()
-    altered = _read_volumes(scan, folders, indexes, signatures)
+    scan = Scan(signatures)
+    _read_indexes(folders, signatures)
+    altered = _read_volumes(scan, folders)
     selected = [v for v in scan.volumes if only in ("", v.identity.original_bundle)]
-    if signatures is not None and len({v.identity.original_bundle for v in selected}) < 2:
+    if len({v.identity.original_bundle for v in selected}) < 2:
         signatures.require(
             [(v.path, v.identity) for v in selected],
             {path: why for path, (bundle, why) in altered.items() if only in ("", bundle)},
         )
-    _choose_bundle(scan, folders, only, indexes)
+    _choose_bundle(scan, folders, only)
     scan.volumes.sort(
         key=lambda v: (
             v.identity.bundle != scan.bundle,
@@ -105,44 +105,24 @@ def scan_media(
             str(v.path),
         )
     )
-    scan.index = indexes.get(scan.bundle)
+    scan.index = signatures.indexes.get(scan.bundle)
     return scan
 
 
-def _read_indexes(
-    folders: Sequence[Path], signatures: SignatureCheck | None
-) -> dict[str, BundleIndex]:
-    """Read the indexes and note the signatures. Return the indexes that count, by bundle.
-
-    With ``signatures`` it is their own map, to which kept indexes are added later.
-    """
-    if signatures is None:
-        indexes = {}
-        for path in _small_files(folders, ".json", beside=False):
-            try:
-                index = read_index(path)
-            except (Damaged, OSError):
-                continue  # another file; without an index the volumes are enough
-            indexes[index.plan.bundle] = index
-        return indexes
-    for path in _small_files(folders, ".json", beside=True):
+def _read_indexes(folders: Sequence[Path], signatures: SignatureCheck) -> None:
+    """Add every index and every signature of a lock to ``signatures``."""
+    for path in _small_files(folders, ".json"):
         try:
             index = read_index(path)
-        except (Damaged, OSError) as error:
+        except (Damaged, OSError) as error:  # or another file
             signatures.add_damaged_index(path, str(error))
         else:
             signatures.add_index(path, index)
-    for path in _small_files(folders, LOCK_SUFFIX, beside=True):
+    for path in _small_files(folders, LOCK_SUFFIX):
         signatures.add_lock_signature(path)
-    return signatures.indexes
 
 
-def _read_volumes(
-    scan: Scan,
-    folders: Sequence[Path],
-    indexes: Mapping[str, BundleIndex],
-    signatures: SignatureCheck | None,
-) -> dict[Path, tuple[str, str]]:
+def _read_volumes(scan: Scan, folders: Sequence[Path]) -> dict[Path, tuple[str, str]]:
     """Add every volume to ``scan``. Return (bundle, reason) of each one that was altered."""
     altered: dict[Path, tuple[str, str]] = {}
     known: dict[tuple[BundledPreset, ...], tuple[BundledPreset, ...]] = {}
@@ -161,9 +141,8 @@ def _read_volumes(
             )
         try:
             volume = _with_shared_presets(read_volume(path)[0], known)
-            if signatures is not None:
-                signatures.recall(volume.identity.bundle)
-            _require_listed(volume, indexes)
+            scan.signatures.recall(volume.identity.bundle)
+            _require_listed(volume, scan.signatures.indexes)
         except AlteredVolume as error:
             altered[path] = volume.identity.original_bundle, str(error)
             scan.broken[path] = str(error)
@@ -197,12 +176,11 @@ def _altered_hint() -> str:
     return _("somebody altered the volumes; carry the bundle again")
 
 
-def _small_files(folders: Sequence[Path], suffix: str, *, beside: bool) -> Iterator[Path]:
-    """Yield files with this suffix in the folders, and ``beside`` volumes given by their path."""
+def _small_files(folders: Sequence[Path], suffix: str) -> Iterator[Path]:
+    """Yield files with this suffix in the folders, and beside volumes that are given by path."""
     yield from find_files([folder for folder in folders if folder.is_dir()], suffix)
-    if beside:
-        for folder in sorted({path.absolute().parent for path in folders if not path.is_dir()}):
-            yield from sorted(path for path in folder.glob(f"*{suffix}") if path.name[0] != ".")
+    for folder in sorted({path.absolute().parent for path in folders if not path.is_dir()}):
+        yield from sorted(path for path in folder.glob(f"*{suffix}") if path.name[0] != ".")
 
 
 def _require_listed(volume: Volume, indexes: Mapping[str, BundleIndex]) -> None:
@@ -226,9 +204,7 @@ def _require_listed(volume: Volume, indexes: Mapping[str, BundleIndex]) -> None:
         )
 
 
-def _choose_bundle(
-    scan: Scan, folders: Sequence[Path], only: str, indexes: Mapping[str, BundleIndex]
-) -> None:
+def _choose_bundle(scan: Scan, folders: Sequence[Path], only: str) -> None:
     """Set the bundle of the scan: one bundle and its repairs. Never guess between two."""
     if only:
         scan.volumes = [v for v in scan.volumes if v.identity.original_bundle == only]
@@ -236,7 +212,7 @@ def _choose_bundle(
     if not bundles and scan.broken:  # all volumes are damaged, so their names decide
         named = [
             bundle
-            for bundle in indexes
+            for bundle in scan.signatures.indexes
             if (not only or bundle == only) and any(p.name.startswith(bundle) for p in scan.broken)
         ]
         bundles = set(named[:1])

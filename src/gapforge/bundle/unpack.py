@@ -19,12 +19,7 @@ from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.text import first_names, printable
 from gapforge.base.write_files import remove_file, write_text
-from gapforge.bundle.check_signatures import (
-    SignatureCheck,
-    remove_signature,
-    untrusted_locks,
-    write_signature,
-)
+from gapforge.bundle.check_signatures import remove_signature, untrusted_locks, write_signature
 from gapforge.bundle.disk_space import ImportSpace
 from gapforge.bundle.find_volumes import Scan
 from gapforge.bundle.import_objects import ObjectImporter
@@ -59,12 +54,10 @@ class ImportResult:
     it. ``presets`` have their artifacts. The others are in ``incomplete`` with the number of their
     missing objects (-1 if the lock is missing too), or in ``untrusted`` with the reason why their
     lock is not accepted. ``copies`` files with ``copied`` bytes are not hard links into the store.
-    ``objects`` are the SHA-256 of what was imported.
+    ``objects`` maps the SHA-256 of each object that was imported to its size.
     """
 
     bundle: str
-    imported: int = 0
-    imported_bytes: int = 0
     already: int = 0
     broken: dict[Path, str] = field(default_factory=dict)
     missing_volumes: list[int] = field(default_factory=list)
@@ -74,9 +67,19 @@ class ImportResult:
     copies: int = 0
     copied: int = 0
     request: RepairRequest | None = None
-    objects: set[str] = field(default_factory=set)
+    objects: dict[str, int] = field(default_factory=dict)
     repository_missing: bool = False
     untrusted: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def imported(self) -> int:
+        """Return how many objects were imported."""
+        return len(self.objects)
+
+    @property
+    def imported_bytes(self) -> int:
+        """Return the size of all imported objects."""
+        return sum(self.objects.values())
 
     @property
     def complete(self) -> bool:
@@ -131,14 +134,9 @@ def missing_objects(count: int) -> str:
 
 
 def unpack(
-    project: Project,
-    scan: Scan,
-    progress: Progress,
-    signatures: SignatureCheck,
-    *,
-    allow_older: bool = False,
+    project: Project, scan: Scan, progress: Progress, *, allow_older: bool = False
 ) -> ImportResult:
-    """Import the volumes of ``scan``, which was made with the same ``signatures``.
+    """Import the volumes of ``scan``.
 
     Before the first byte, raise StorageError if there is not enough space, and TrustError if the
     bundle is older than one accepted here (unless ``allow_older``).
@@ -148,25 +146,18 @@ def unpack(
         stack.enter_context(exclusive(store.lock_file, str(project.store)))
         for bundled in scan.presets:
             stack.enter_context(preset_in_use(project, bundled.preset, changes=True))
-        signatures.check_age(scan.bundle, allow_older)
-        result = _Import(project, store, scan, progress, signatures).run()
-        signatures.forget_superseded()
+        scan.signatures.check_age(scan.bundle, allow_older)
+        result = _Import(project, store, scan, progress).run()
+        scan.signatures.forget_superseded()
         return result
 
 
 class _Import:
     """One run of unpack."""
 
-    def __init__(
-        self,
-        project: Project,
-        store: Store,
-        scan: Scan,
-        progress: Progress,
-        signatures: SignatureCheck,
-    ) -> None:
-        self.project, self.store, self.scan, self.signatures = project, store, scan, signatures
-        self.progress = progress
+    def __init__(self, project: Project, store: Store, scan: Scan, progress: Progress) -> None:
+        self.project, self.store, self.scan = project, store, scan
+        self.signatures, self.progress = scan.signatures, progress
         self.importer = ObjectImporter(store, progress)
         self.partial = self.importer.partial
         self.space = ImportSpace(store)
@@ -191,9 +182,7 @@ class _Import:
         self._find_repository()
         self._describe_failures()
         result = self.result
-        result.objects = set(self.importer.imported)
-        result.imported = len(self.importer.imported)
-        result.imported_bytes = sum(self.importer.imported.values())
+        result.objects = self.importer.imported
         result.missing_volumes = [n for n in self.scan.missing() if not self._imported_before(n)]
         if result.complete:
             self.signatures.accept_repository(self.scan.tool, self.scan.bundle)

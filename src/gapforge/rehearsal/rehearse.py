@@ -154,7 +154,7 @@ class _Rehearsal:
         if self.options.folders:
             with self._timed("bundle", _("examining the bundle")):
                 self.bundle = rehearsed_bundle.examine_bundle(
-                    self.options.folders, name, self.options.inventory
+                    self.project, self.options.folders, name, self.options.inventory
                 )
                 record.bundle = self.bundle.description
                 self._warn(*self.bundle.warnings)

@@ -18,6 +18,7 @@ from gapforge.base.i18n import _, ngettext
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
 from gapforge.bundle.bundle_index import index_name, read_index
+from gapforge.bundle.check_signatures import SignatureCheck
 from gapforge.bundle.contents import Contents
 from gapforge.bundle.find_volumes import Scan, scan_media
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
@@ -79,13 +80,15 @@ class RehearsedBundle:
         return [view.preset for view in self.views]
 
 
-def examine_bundle(folders: Sequence[Path], preset: str, inventory: Path | None) -> RehearsedBundle:
+def examine_bundle(
+    project: Project, folders: Sequence[Path], preset: str, inventory: Path | None
+) -> RehearsedBundle:
     """Examine the folders as unpack does. Raise BundleError without a bundle of ``preset``.
 
     ``inventory`` lists what the bundle leaves to the site.
     """
     try:
-        scan = scan_media(folders)
+        scan = scan_media(folders, SignatureCheck.without_signers(project))
     except BundleError as error:
         raise BundleError(
             error.message,

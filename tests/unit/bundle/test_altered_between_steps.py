@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bundles import Sender, carry, hashes, names, receive, sender, site_at, unsigned
+from bundles import Sender, carry, hashes, names, receive, scan_at, sender, site_at
 from forged_volumes import HASH, forge, index_with
 from gapforge.base.errors import BundleError
 from gapforge.base.progress import Progress
-from gapforge.bundle.find_volumes import scan_media
 from gapforge.bundle.unpack import unpack
 from gapforge.bundle.volume_format import Damaged, volume_index
 from gapforge.bundle.volume_reader import read_volume
@@ -32,11 +31,11 @@ def test_volume_exchanged_after_its_admission_is_not_imported(tmp_path: Path) ->
     made = sender(tmp_path)
     carry(made, tmp_path / "medium", size=10**9)
     site = site_at(tmp_path / "site")
-    scan = scan_media([tmp_path / "medium"])
+    scan = scan_at(site, tmp_path / "medium")
     (volume,) = scan.volumes
     forge(volume.path, index_with([[sha(b"evil"), 4]]), b"evil")
     assert read_volume(volume.path)[1]  # it is valid in itself
-    result = unpack(site, scan, Progress("unpack", quiet=True), unsigned(site))
+    result = unpack(site, scan, Progress("unpack", quiet=True))
     assert not result.complete and list(result.broken) == [volume.path]
     assert hashes(site) == set()
 
@@ -48,7 +47,7 @@ def test_volume_exchanged_while_others_are_imported(
     made = sender(tmp_path, {"sources/big.tar": BIG})
     carry(made, tmp_path / "medium", size=SIZE)
     site = site_at(tmp_path / "site")
-    scan = scan_media([tmp_path / "medium"])
+    scan = scan_at(site, tmp_path / "medium")
     last = scan.volumes[-1].path
     from gapforge.bundle import unpack as module
 
@@ -61,7 +60,7 @@ def test_volume_exchanged_while_others_are_imported(
         return real(path)
 
     monkeypatch.setattr(module, "read_volume", read)
-    result = unpack(site, scan, Progress("unpack", quiet=True), unsigned(site))
+    result = unpack(site, scan, Progress("unpack", quiet=True))
     assert last in result.broken and sha(b"evil") not in hashes(site)
 
 

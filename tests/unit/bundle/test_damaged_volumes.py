@@ -19,12 +19,23 @@ from typing import Any
 
 import pytest
 
-from bundles import PRESET, RUN_ENV, Sender, carry, hashes, names, receive, repair, sender, site_at
+from bundles import (
+    PRESET,
+    RUN_ENV,
+    Sender,
+    carry,
+    hashes,
+    names,
+    receive,
+    repair,
+    scan_at,
+    sender,
+    site_at,
+)
 from forged_volumes import HASH, HOSTILE, forge, index_with
 from gapforge.base.errors import BundleError, StorageError
 from gapforge.base.project import Project
 from gapforge.bundle import unpack as unpacking
-from gapforge.bundle.find_volumes import scan_media
 from gapforge.bundle.partial_objects import merged, without
 from gapforge.bundle.repair_request import RepairRequest, read_request
 from gapforge.bundle.volume_format import MAX_INDEX, Damaged
@@ -264,10 +275,8 @@ def test_too_many_presets_are_rejected(tmp_path: Path) -> None:
 
     for number in range(60):
         forge(medium / f"{number}.gfv", index_with(bundle=f"{number:024x}", views=named(0)))
-    assert (
-        len({id(volume.identity.presets) for volume in scan_media([medium], f"{0:024x}").volumes})
-        == 1
-    )
+    scan = scan_at(site_at(tmp_path / "other"), medium, only=f"{0:024x}")
+    assert len({id(volume.identity.presets) for volume in scan.volumes}) == 1
     for number in range(60):
         forge(
             medium / f"{number}.gfv",
@@ -526,8 +535,12 @@ def test_large_index_needs_little_memory(tmp_path: Path) -> None:
         forge(medium / f"{number}.gfv", None, raw=text)
     code = (
         "import re, sys; from pathlib import Path\n"
+        "from gapforge.base.project import Project\n"
+        "from gapforge.bundle.check_signatures import SignatureCheck\n"
         "from gapforge.bundle.find_volumes import scan_media\n"
-        "try: scan_media([Path(sys.argv[1])])\n"
+        "folder = Path(sys.argv[1])\n"
+        "signatures = SignatureCheck.without_signers(Project(folder, folder / 'artifacts'))\n"
+        "try: scan_media([folder], signatures)\n"
         "except Exception as e: print(type(e).__name__, len(e.faults))\n"
         "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
@@ -806,7 +819,7 @@ def test_scan_assigns_repair_to_its_bundle(tmp_path: Path) -> None:
     result = receive(site, tmp_path / "medium")
     assert result.request is not None
     repair(made, result.request, tmp_path / "medium2", size=3000)
-    scan = scan_media([tmp_path / "medium", tmp_path / "medium2"])
+    scan = scan_at(site, tmp_path / "medium", tmp_path / "medium2")
     assert scan.bundle == packed.plan.bundle and {
         v.identity.original_bundle for v in scan.volumes
     } == {scan.bundle}

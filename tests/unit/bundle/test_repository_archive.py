@@ -15,18 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bundles import (
-    PRESET,
-    RUN_ENV,
-    Sender,
-    carry,
-    names,
-    receive,
-    repair,
-    sender,
-    site_at,
-    unsigned,
-)
+from bundles import PRESET, RUN_ENV, Sender, carry, names, receive, repair, scan_at, sender, site_at
 from fabricated_artifacts import fabricate, write_lock
 from gapforge.base.errors import BundleError, StorageError
 from gapforge.base.files import sha256_bytes, sha256_file
@@ -34,7 +23,6 @@ from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.bundle import install_repository as installing
 from gapforge.bundle.contents import Contents, preset_contents
-from gapforge.bundle.find_volumes import scan_media
 from gapforge.bundle.install_repository import (
     CHECKOUT,
     FOREIGN,
@@ -1279,8 +1267,8 @@ def test_media_are_counted_by_their_size() -> None:
 def test_bundle_without_repository(tmp_path: Path) -> None:
     made = sender(tmp_path)
     packed = carry(made, tmp_path / "medium", size=20_000)
-    assert packed.plan.tool == "" and scan_media([tmp_path / "medium"]).tool == ""
     site = site_at(tmp_path / "site")
+    assert packed.plan.tool == "" and scan_at(site, tmp_path / "medium").tool == ""
     assert not unpack(
-        site, scan_media([tmp_path / "medium"]), Progress("unpack", quiet=True), unsigned(site)
+        site, scan_at(site, tmp_path / "medium"), Progress("unpack", quiet=True)
     ).repository_missing

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bundles import PRESET, carry, hashes, receive, sender, site_at, unsigned
+from bundles import PRESET, carry, hashes, receive, scan_at, sender, site_at
 from forged_volumes import forge, index_with
 from gapforge.base.errors import BundleError, BusyError, StorageError, TrustError
 from gapforge.base.files import sha256_bytes
@@ -19,7 +19,8 @@ from gapforge.base.process_locks import exclusive
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.bundle import unpack as unpacking
-from gapforge.bundle.find_volumes import Scan, scan_media
+from gapforge.bundle.check_signatures import SignatureCheck
+from gapforge.bundle.find_volumes import Scan
 from gapforge.bundle.repair_request import RepairRequest, read_request, request_name
 from gapforge.bundle.unpack import ImportResult, unpack
 from gapforge.bundle.volume_format import BundledPreset, Part, Volume
@@ -68,10 +69,10 @@ def plan(*volumes: Sequence[Part], presets: tuple[BundledPreset, ...] = (), tool
 def importer(
     site: Project, *volumes: Volume, index: Any = None, broken: dict[Path, str] | None = None
 ) -> Any:
-    scan = Scan(BUNDLE, list(volumes), dict(broken or {}), index)
-    return unpacking._Import(
-        site, Store(site.store), scan, Progress("unpack", quiet=True), unsigned(site)
+    scan = Scan(
+        SignatureCheck.without_signers(site), BUNDLE, list(volumes), dict(broken or {}), index
     )
+    return unpacking._Import(site, Store(site.store), scan, Progress("unpack", quiet=True))
 
 
 @pytest.fixture
@@ -136,19 +137,19 @@ def test_missing_objects_are_counted() -> None:
 def test_store_and_presets_are_locked(tmp_path: Path, site: Project) -> None:
     made = sender(tmp_path, {"sources/a": b"a"})
     carry(made, tmp_path / "medium", size=10**6)
-    scan = scan_media([tmp_path / "medium"])
+    scan = scan_at(site, tmp_path / "medium")
     store = Store(site.store)
 
     def busy() -> None:
         with pytest.raises(BusyError):
-            unpack(site, scan, Progress("unpack", quiet=True), unsigned(site))
+            unpack(site, scan, Progress("unpack", quiet=True))
 
     with exclusive(store.lock_file, "x"):
         busy()
     site.artifacts_of(PRESET).mkdir(parents=True)
     with preset_in_use(site, PRESET, changes=False):
         busy()
-    assert unpack(site, scan, Progress("unpack", quiet=True), unsigned(site)).complete
+    assert unpack(site, scan, Progress("unpack", quiet=True)).complete
 
 
 # -- what is counted before the first byte
@@ -258,12 +259,10 @@ def test_damaged_part_is_named_once_for_all_copies(tmp_path: Path, site: Project
 def test_sums_that_disagree_with_the_lock_create_nothing(tmp_path: Path, site: Project) -> None:
     made = sender(tmp_path, {f"sources/{n}": bytes([n]) * 1500 for n in range(4)})
     packed = carry(made, tmp_path / "medium", size=3000)
-    scan = scan_media([tmp_path / "medium"])
+    scan = scan_at(site, tmp_path / "medium")
     assert receive(site, tmp_path / "medium").complete
     (bundled,) = packed.plan.presets
-    run = unpacking._Import(
-        site, Store(site.store), scan, Progress("x", quiet=True), unsigned(site)
-    )
+    run = unpacking._Import(site, Store(site.store), scan, Progress("x", quiet=True))
     for sums in ("0" * 64, "f" * 64):
         with pytest.raises(BundleError) as caught:
             run._create_artifacts(BundledPreset(PRESET, bundled.lock, sums))
@@ -362,9 +361,10 @@ def test_signatures_are_asked_before_and_told_after(
 ) -> None:
     packed = carry(sender(tmp_path, {"sources/a": b"a"}), tmp_path / "medium", size=10**6)
     (bundled,) = packed.plan.presets
-    scan, signatures = scan_media([tmp_path / "medium"]), Signatures(signed=signed)
+    scan, signatures = scan_at(site, tmp_path / "medium"), Signatures(signed=signed)
+    scan.signatures = signatures  # type: ignore[assignment]
     progress = Progress("unpack", quiet=True)
-    result = unpack(site, scan, progress, signatures, allow_older=signed)  # type: ignore[arg-type]
+    result = unpack(site, scan, progress, allow_older=signed)
     bundle = packed.plan.bundle
     told = [("accept", bundled, bundle), ("accept_repository", "", bundle)]
     assert signatures.calls == [
@@ -570,13 +570,13 @@ def test_complete_import_removes_its_record(tmp_path: Path, site: Project) -> No
     assert not result.complete and result.missing_volumes == [2] and result.request is not None
     assert unfinished_imports.recorded_bundles(site.store) == [packed.plan.bundle]
     held = hashes(site)
-    assert result.objects == held and result.imported == len(held)
+    assert set(result.objects) == held and result.imported == len(held)
     sizes = {part.sha256: part.size for part in packed.plan.parts}
     assert result.imported_bytes == sum(sizes[sha256] for sha256 in held)
     result = receive(site, first, second)
     assert result.complete and result.request is None and result.already == len(held)
-    assert not result.objects & held
-    assert hashes(site) == held | result.objects | {packed.plan.presets[0].sums}
+    assert not result.objects.keys() & held
+    assert hashes(site) == held | result.objects.keys() | {packed.plan.presets[0].sums}
     assert unfinished_imports.recorded_bundles(site.store) == []
     assert (result.copies, result.copied, result.unexpected) == (0, 0, {})
     (site.artifacts_of(PRESET) / "stranger").write_bytes(b"")

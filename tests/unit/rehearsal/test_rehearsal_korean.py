@@ -33,10 +33,11 @@ def test_korean_page_of_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_korean_error_of_wrong_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = carry(sender(tmp_path), tmp_path / "medium", size=10**9).plan.bundle
+    made = sender(tmp_path)
+    bundle = carry(made, tmp_path / "medium", size=10**9).plan.bundle
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     with pytest.raises(BundleError) as caught:
-        examine_bundle([tmp_path / "medium"], "my-stack", None)
+        examine_bundle(made.project, [tmp_path / "medium"], "my-stack", None)
     error = caught.value
     assert all(word in error.message for word in (bundle, "my-stack", PRESET))
     assert not error.message.isascii() and not error.hint.isascii()

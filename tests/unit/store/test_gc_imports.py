@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bundles import PRESET, Sender, carry, hashes, receive, sender, site_at
+from bundles import PRESET, Sender, carry, hashes, receive, scan_at, sender, site_at
 from gapforge.base.errors import BundleError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
 from gapforge.bundle import unpack as unpacking
-from gapforge.bundle.find_volumes import scan_media
 from gapforge.bundle.volume_reader import read_volume
 from gapforge.cli import main as cli
 from gapforge.store import unfinished_imports
@@ -268,7 +267,7 @@ def test_volumes_with_too_many_objects_are_refused(
     with pytest.raises(BundleError) as caught:
         receive(site, half.stick)
     assert_error(caught.value, BundleError, limit=5)
-    assert not hashes(site) and scan_media([half.stick]).bundle == half.bundle
+    assert not hashes(site) and scan_at(site, half.stick).bundle == half.bundle
 
 
 def test_damaged_record_is_replaced_by_next(tmp_path: Path) -> None:

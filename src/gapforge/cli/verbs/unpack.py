@@ -87,9 +87,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
     """
     operator = operator_of(args)
     signatures = SignatureCheck(project=project, signers=trusted_signers.load(project))
-    scan = scan_media(args.folders, args.bundle, signatures)
+    scan = scan_media(args.folders, signatures, args.bundle)
     with Progress(_("unpack {bundle}", bundle=scan.bundle), quiet=args.json) as progress:
-        result = unpack(project, scan, progress, signatures, allow_older=args.allow_older)
+        result = unpack(project, scan, progress, allow_older=args.allow_older)
     for line in signatures.report(scan.bundle):
         say(line)
     # Whatever fails from here on, the import is reported and gets its custody page.
