@@ -116,35 +116,38 @@ def _image_rows(preset: Preset, lock: Lock | None) -> list[Row]:
 
 
 def _wheel_rows(preset: Preset, lock: Lock | None, components: Sequence[Component]) -> list[Row]:
+    """Return the Python packages of the lock, and those of the preset that it does not resolve."""
     torch = preset.pytorch.requirements() if preset.pytorch else ()
-    wanted = {_requirement(r)[0]: "$.pytorch" for r in torch}
-    wanted.update({_requirement(r)[0]: "$.python.packages" for r in preset.packages})
+    places = {_requirement(r)[0]: "$.pytorch" for r in torch}
+    places |= {_requirement(r)[0]: "$.python.packages" for r in preset.packages}
     rows = []
     if lock is None or not lock.resolves("wheel"):
         default = preset.pytorch is None or preset.pytorch.index == "default"
-        for requirement in (*torch, *preset.packages):
-            name, version = _requirement(requirement)
-            of_torch = wanted[name] == "$.pytorch" and not default
-            place = "index:torch" if of_torch else "index:default"
+        for name, version in map(_requirement, (*torch, *preset.packages)):
+            of_torch = places[name] == "$.pytorch" and not default
+            index = "index:torch" if of_torch else "index:default"
             rows.append(
-                Row(kind="wheel", name=name, version=version, source=place, used_by=wanted[name])
+                Row(kind="wheel", name=name, version=version, source=index, used_by=places[name])
             )
-    if lock is None:
-        return rows
+    if lock is not None:
+        rows += _locked_wheel_rows(preset, lock, components, places)
+    return rows
+
+
+def _locked_wheel_rows(
+    preset: Preset, lock: Lock, components: Sequence[Component], places: Mapping[str, str]
+) -> list[Row]:
+    """Return the wheels of a lock; ``places`` says where the preset names a package itself."""
+    # A component that takes "*" depends on nothing in particular.
+    users = [c for c in components if c.enabled(preset) and any(p != "*" for p in c.wheels)]
+    rows = []
     for entry in sorted(lock.of("wheel"), key=lambda e: normalized(e.name)):
         name = normalized(entry.name)
-        reasons = [wanted[name]] if name in wanted else []
-        # A component that takes "*" depends on nothing in particular.
-        reasons += [
-            c.name
-            for c in components
-            if any(p != "*" for p in c.wheels)
-            and "install-tool" not in entry.roles
-            and c.uses_wheel(entry)
-            and c.enabled(preset)
-        ]
+        reasons = [places[name]] if name in places else []
         if "install-tool" in entry.roles:
             reasons.append("install-tool")
+        else:
+            reasons += [component.name for component in users if component.uses_wheel(entry)]
         rows.append(
             Row(
                 kind="wheel",
