@@ -148,7 +148,7 @@ def _toolkit_driver(cuda: str, catalog: Catalog) -> str:
 
 def _other_headers(preset: Preset, catalog: Catalog) -> str:
     options = preset.component("ffmpeg")
-    return ffmpeg.headers_for(options.text("version") if options else "", catalog)
+    return ffmpeg.suggested_headers(options.text("version") if options else "", catalog)
 
 
 def _newest_cuda(driver: str, catalog: Catalog) -> str:

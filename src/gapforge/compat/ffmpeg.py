@@ -53,8 +53,8 @@ def headers_version(preset: Preset) -> str:
     return match[0] if match else ""
 
 
-def headers_for(ffmpeg: str, catalog: Catalog) -> str:
-    """Return the nv-codec-headers, 11.1 or newer, for an FFmpeg that need the oldest driver."""
+def suggested_headers(ffmpeg: str, catalog: Catalog) -> str:
+    """Return the name and version of the nv-codec-headers to use with an FFmpeg."""
     return f"nv-codec-headers {catalog.headers_choice(ffmpeg)}"
 
 
@@ -85,7 +85,7 @@ def _check_nvcc(preset: Preset, ffmpeg: Options, catalog: Catalog) -> Iterator[F
 
 def _check_headers(preset: Preset, ffmpeg: Options, catalog: Catalog) -> Iterator[Finding]:
     version, headers = ffmpeg.text("version"), headers_version(preset)
-    suggested = headers_for(version, catalog)
+    suggested = suggested_headers(version, catalog)
     named = "nv-codec-headers" in preset.sources or _headers_package(preset)
     if not named and any(option in NVENC for option in ffmpeg.list("configure")):
         reason = _("nvenc, nvdec and cuvid need the source nv-codec-headers")

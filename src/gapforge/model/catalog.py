@@ -298,9 +298,10 @@ class Catalog:
         return next((found for found in self.headers_for if found.contains(ffmpeg)), None)
 
     def headers_choice(self, ffmpeg: str) -> str:
-        """Return the nv-codec-headers, 11.1 or newer, for an FFmpeg that need the oldest driver.
+        """Return the nv-codec-headers to use with an FFmpeg: of 11.1 or newer, the oldest series.
 
-        Of all of them for an FFmpeg that the catalog does not know.
+        That series needs the oldest driver. All releases from 11.1 count for an FFmpeg that the
+        catalog does not know.
         """
         accepted, key = self.headers_range(ffmpeg), versions.key
         usual = [h for h in self.headers if key(h) >= (11, 1)]

@@ -13,13 +13,11 @@ from gapforge.base.project import Project
 from gapforge.model import lock as locks
 from gapforge.model.preset import Preset
 
-READY, UNSYNCED, INCOMPLETE, STALE, BROKEN = (
-    "ready",
-    "not-synced",
-    "incomplete",
-    "stale",
-    "broken-lock",
-)
+READY = "ready"
+UNSYNCED = "not-synced"
+INCOMPLETE = "incomplete"
+STALE = "stale"
+BROKEN = "broken-lock"
 PARTIAL = "partially-locked"
 
 

@@ -8,21 +8,17 @@ from typing import Any
 from gapforge.base.i18n import N_, _
 from gapforge.model.schema import Choice, Items, Record, Text
 
-# A server is written as "index:ADDRESS", "registry:HOST" or a plain host name, or is one of these
-# two.
+# A server is one of these two, or "index:ADDRESS", "registry:HOST" or a plain host name.
 DEFAULT_INDEX = "index:default"
 APT_SOURCES = "apt"
 
 NO_ANSWER, LOGIN_REQUIRED = "no-answer", "login-required"
 SIZE_NOT_STATED, CHECKSUM_NOT_STATED = "size-not-stated", "checksum-not-stated"
 SIZE_UNKNOWN, CHECKSUM_UNPUBLISHED = "size-unknown", "checksum-unpublished"
-MANIFEST_ONLY, ARCHIVE_NOT_READ, IMAGE_NOT_MADE = (
-    "manifest-only",
-    "archive-not-read",
-    "image-not-made",
-)
+MANIFEST_ONLY, ARCHIVE_NOT_READ = "manifest-only", "archive-not-read"
+IMAGE_NOT_MADE, INDEX_NOT_MADE = "image-not-made", "index-not-made"
 NEEDS_APT_SOURCES, NEEDS_PACKAGE_LISTS = "needs-apt-sources", "needs-package-lists"
-INDEX_NOT_MADE, OTHER = "index-not-made", "other"
+OTHER = "other"
 
 _TEXTS = {
     NO_ANSWER: N_("{server} did not answer"),
