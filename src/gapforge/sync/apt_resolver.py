@@ -201,19 +201,8 @@ class AptResolver:
         if not self._has_sources:
             self.apt.add_source_indexes()
             self._has_sources = True
-        done = self.apt.run(
-            [
-                "apt-get",
-                "source",
-                "-qq",
-                "--print-uris",
-                "--only-source",
-                "--download-only",
-                "--",
-                name,
-            ],
-            check=False,
-        )
+        options = ["-qq", "--print-uris", "--only-source", "--download-only"]
+        done = self.apt.run(["apt-get", "source", *options, "--", name], check=False)
         if done.code != 0:
             raise ResolveError(
                 _('the base image\'s APT sources have no source package "{name}"', name=name),
@@ -223,37 +212,9 @@ class AptResolver:
         files = {download.file: download.uri for download in _downloads(done.output)}
         described = self.apt.run(["apt-cache", "showsrc", "--only-source", "--", name]).output
         for stanza in debian_control.parse(described):
-            hashes = _checksums(stanza)
-            version = stanza.get("version", "")
-            if not version or not set(files) <= set(hashes):
-                continue  # another version of the same package
-            upstream = version.split(":", 1)[-1].rsplit("-", 1)[0]
-            for file in sorted(files):
-                if re.fullmatch(re.escape(f"{name}_{upstream}") + r"\.orig\.tar\.[a-z0-9]+", file):
-                    size, sha256 = hashes[file]
-                    return SourceFile(
-                        file=file,
-                        version=re.sub(r"[+~](dfsg|ds|repack).*$", "", upstream),
-                        size=size,
-                        sha256=sha256,
-                        origin="apt:base",
-                        uri=files[file],
-                    )
-            raise ResolveError(
-                _(
-                    'source package "{name}" {version} has no upstream tarball',
-                    name=name,
-                    version=version,
-                ),
-                faults=[
-                    Fault(
-                        name,
-                        _("contains {files}", files=", ".join(sorted(files))),
-                        f"{name}_{upstream}.orig.tar.*",
-                    )
-                ],
-                hint=_own_address(),
-            )
+            # Other stanzas are of other versions of the package.
+            if stanza.get("version") and files.keys() <= _checksums(stanza).keys():
+                return _upstream_tarball(name, stanza, files)
         raise ResolveError(
             _('the index has no SHA-256 for the files of source package "{name}"', name=name),
             hint=_own_address(),
@@ -325,13 +286,9 @@ class AptResolver:
 
     def _prefer_pinned(self, packages: Sequence[str]) -> None:
         """Make dependencies follow pinned CUDA builds; APT would take the newest version."""
-        versions = list(
-            dict.fromkeys(
-                p.split("=", 1)[1] for p in packages if "=" in p and _CUDA_BUILD.search(p)
-            )
-        )
-        builds = dict.fromkeys(match[0] for v in versions if (match := _CUDA_BUILD.search(v)))
-        pins = [(version, 990) for version in versions] + [(f"*{build}", 980) for build in builds]
+        builds = _pinned_cuda_builds(packages)
+        pins = [(version, 990) for version in builds]
+        pins += [(f"*+cuda{cuda}", 980) for cuda in dict.fromkeys(builds.values())]
         # "?*", because APT rejects "*" together with a version.
         text = "\n".join(
             f"Package: ?*\nPin: version {version}\nPin-Priority: {priority}\n"
@@ -418,37 +375,43 @@ class AptResolver:
 
     def _check_cuda_builds(self, packages: Sequence[str], debs: Sequence[DebFile]) -> None:
         """Raise ResolveError if a dependency is built for another CUDA than the pinned packages."""
-        pinned = {match[1] for p in packages if "=" in p and (match := _CUDA_BUILD.search(p))}
+        pinned = sorted(set(_pinned_cuda_builds(packages).values()))
         if not pinned:
             return
         faults = []
         for deb in debs:
-            match = _CUDA_BUILD.search(deb.version)
-            if match and match[1] not in pinned:
-                fitting = [
-                    v
-                    for v in apt_errors.versions(self.apt, deb.package)
-                    if (m := _CUDA_BUILD.search(v)) and m[1] in pinned
-                ]
-                cuda = _(" or ").join(sorted(pinned))
-                faults.append(
-                    Fault(
-                        deb.package,
-                        _("APT would install {version}", version=deb.version),
-                        f"{deb.package}={fitting[0]}"
-                        if fitting
-                        else _("a build for CUDA {cuda}, which no source has", cuda=cuda),
-                    )
-                )
+            if _cuda_of(deb.version) in ("", *pinned):
+                continue
+            available = apt_errors.versions(self.apt, deb.package)
+            fitting = [version for version in available if _cuda_of(version) in pinned]
+            if fitting:
+                expected = f"{deb.package}={fitting[0]}"
+            else:
+                cuda = _(" or ").join(pinned)
+                expected = _("a build for CUDA {cuda}, which no source has", cuda=cuda)
+            problem = _("APT would install {version}", version=deb.version)
+            faults.append(Fault(deb.package, problem, expected))
         if faults:
             raise ResolveError(
                 _(
                     "pinned packages are built for CUDA {cuda}, but some dependencies are not",
-                    cuda=_(" and ").join(sorted(pinned)),
+                    cuda=_(" and ").join(pinned),
                 ),
                 faults=faults,
                 hint=_("pin these in the preset too, or add an APT source that has such builds"),
             )
+
+
+def _cuda_of(version: str) -> str:
+    """Return the CUDA that a package's version is built for ("1.0-1+cuda11.8"), "" for none."""
+    match = _CUDA_BUILD.search(version)
+    return match[1] if match else ""
+
+
+def _pinned_cuda_builds(packages: Sequence[str]) -> dict[str, str]:
+    """Return the pinned versions that are built for a CUDA: version -> CUDA."""
+    versions = (package.partition("=")[2] for package in packages)
+    return {version: cuda for version in versions if (cuda := _cuda_of(version))}
 
 
 def _may_be_linked_to(stanza: Mapping[str, str]) -> bool:
@@ -502,6 +465,32 @@ def _checksums(stanza: Mapping[str, str]) -> dict[str, tuple[int, str]]:
         for line in stanza.get("checksums-sha256", "").splitlines()
         if len(words := line.split()) == 3 and (size := whole_number(words[1])) is not None
     }
+
+
+def _upstream_tarball(name: str, stanza: Mapping[str, str], files: Mapping[str, str]) -> SourceFile:
+    """Return the upstream tarball among the ``files`` (name -> address) of a source package.
+
+    Raise ResolveError without one.
+    """
+    version = stanza["version"]
+    upstream = version.split(":", 1)[-1].rsplit("-", 1)[0]
+    for file in sorted(files):
+        if re.fullmatch(re.escape(f"{name}_{upstream}") + r"\.orig\.tar\.[a-z0-9]+", file):
+            size, sha256 = _checksums(stanza)[file]
+            return SourceFile(
+                file=file,
+                version=re.sub(r"[+~](dfsg|ds|repack).*$", "", upstream),
+                size=size,
+                sha256=sha256,
+                origin="apt:base",
+                uri=files[file],
+            )
+    found = _("contains {files}", files=", ".join(sorted(files)))
+    raise ResolveError(
+        _('source package "{name}" {version} has no upstream tarball', name=name, version=version),
+        faults=[Fault(name, found, f"{name}_{upstream}.orig.tar.*")],
+        hint=_own_address(),
+    )
 
 
 def _unreadable(line: str) -> ResolveError:
