@@ -1,4 +1,4 @@
-"""Make lock entries of base images, .debs and wheels."""
+"""Make lock entries of base images, .debs, wheels and sources."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from gapforge.base.files import sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
-from gapforge.sync.apt_resolver import DebFile
+from gapforge.model.preset import SourceArchive
+from gapforge.sync.apt_resolver import DebFile, SourceFile
 from gapforge.sync.oci_layout import Files
-from gapforge.sync.python_packages import Wheel, requirements_text
+from gapforge.sync.python_packages import Sdist, Wheel, requirements_text
+from gapforge.sync.source_archives import entry_of
 
 REQUIREMENTS = "requirements.txt"
 # The roles of the wheel that installs the others; with "runtime" it is a package of the image as
@@ -96,6 +98,18 @@ def wheel_entry(wheel: Wheel, *, sha256: str, size: int, licence: str) -> Entry:
         trust="" if wheel.sha256 else "first-use",
         licence=licence,
     )
+
+
+def sdist_entry(source: SourceArchive, sdist: Sdist, size: int) -> Entry:
+    """Return the entry of a source that is a source distribution of ``size`` bytes."""
+    file = source.file or sdist.file
+    return entry_of(source, file, source.sha256, size, "index:default", sdist.version)
+
+
+def tarball_entry(source: SourceArchive, found: SourceFile) -> Entry:
+    """Return the entry of a source that is an upstream tarball of the APT sources."""
+    file = source.file or found.file
+    return entry_of(source, file, found.sha256, found.size, found.origin, found.version)
 
 
 def with_install_tool(wheels: Iterable[Entry], tool: Entry) -> list[Entry]:

@@ -36,6 +36,8 @@ from gapforge.sync.lock_entries import (
     deb_entries,
     image_entries,
     requirements_of,
+    sdist_entry,
+    tarball_entry,
     wheel_entry,
     with_install_tool,
 )
@@ -266,17 +268,14 @@ class _LockOnly(Run):
             found = self._apt_root(BUILDER, bases[BUILDER]).source_tarball(source.apt_source)
         except NoAnswerError as error:
             return error.reason
-        return source_archives.entry_of(
-            source, source.file or found.file, found.sha256, found.size, found.origin, found.version
-        )
+        return tarball_entry(source, found)
 
     def _pin_sdist(self, source: SourceArchive) -> Entry | Reason:
         sdist = self._find_sdist(source)
         size = sdist.size or self._stated_size(sdist.url, items.DEFAULT_INDEX)
         if not size:
             return Reason(code=items.SIZE_NOT_STATED, server=items.DEFAULT_INDEX, file=sdist.file)
-        file, origin = source.file or sdist.file, "index:default"
-        return source_archives.entry_of(source, file, source.sha256, size, origin, sdist.version)
+        return sdist_entry(source, sdist, size)
 
     def _pin_archive(
         self, source: SourceArchive, want: Want, sizes: Mapping[str, int]

@@ -399,8 +399,3 @@ class Run(ABC):
             )
             for name in INDEX_FILES
         ]
-
-
-def want_of_deb(deb: apt_resolver.DebFile) -> Want:
-    """Return the download of a .deb."""
-    return Want(deb.file, (deb.uri,), deb.sha256, deb.size)

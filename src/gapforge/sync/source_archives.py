@@ -188,9 +188,7 @@ class Provided:
         return self._hashes[path]
 
 
-def wants_of(
-    preset: Preset, locked: Mapping[str, Entry] | None = None
-) -> list[tuple[SourceArchive, Want]]:
+def wants_of(preset: Preset, locked: Mapping[str, Entry]) -> list[tuple[SourceArchive, Want]]:
     """Return the downloads of the sources that have addresses.
 
     ``locked`` (by source name) has checksum and size for sources with trust on first use.
@@ -199,7 +197,7 @@ def wants_of(
     for source in preset.sources.values():
         if not source.urls:
             continue
-        entry = (locked or {}).get(source.name)
+        entry = locked.get(source.name)
         sha256 = source.sha256 or (entry.sha256 if entry else "")
         size = source.size or (entry.size if entry else 0)
         result.append((source, Want(source.file, source.urls, sha256, size)))

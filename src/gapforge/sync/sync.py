@@ -24,7 +24,7 @@ from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.store import sha256sums
 from gapforge.store.store import ViewResult
 from gapforge.sync import base_images, install_proof, option_files, source_archives, target_python
-from gapforge.sync.apt_resolver import DebFile
+from gapforge.sync.apt_resolver import DebFile, SourceFile
 from gapforge.sync.base_image_facts import read_files
 from gapforge.sync.download import Got, Want
 from gapforge.sync.lock_diff import compare
@@ -37,13 +37,15 @@ from gapforge.sync.lock_entries import (
     deb_entries,
     image_entries,
     requirements_of,
+    sdist_entry,
+    tarball_entry,
     wheel_entry,
     with_install_tool,
 )
 from gapforge.sync.network import Network
 from gapforge.sync.oci_layout import Files, read_layout
 from gapforge.sync.python_packages import Sdist, Wheel
-from gapforge.sync.run import BUILDER, Options, Outcome, Run, execute, want_of_deb
+from gapforge.sync.run import BUILDER, Options, Outcome, Run, execute
 from gapforge.sync.source_contents import Downloaded
 from gapforge.sync.wheel_licence import licence_of
 from gapforge.trust.trusted_signers import LOCK_SIGNATURE
@@ -147,7 +149,8 @@ class _Sync(Run):
             if source.urls:
                 entries.append(self._downloaded_source(source, downloads[source.name]))
             elif source.sdist:
-                entries.append(self._sdist_source(source, sdists[source.name]))
+                size = got[sdist_wants[source.name]].size
+                entries.append(sdist_entry(source, sdists[source.name], size))
             else:
                 entries.append(self._apt_source(source, bases[BUILDER]))
         entries += self._deb_index(debs)
@@ -171,12 +174,6 @@ class _Sync(Run):
                 )
             )
         return source_archives.entry_of(source, source.file, got.sha256, got.size, "url")
-
-    def _sdist_source(self, source: SourceArchive, sdist: Sdist) -> Entry:
-        """Return the entry of a source distribution, which is in the store."""
-        file, size = source.file or sdist.file, self.store.path(source.sha256).stat().st_size
-        origin, version = "index:default", sdist.version
-        return source_archives.entry_of(source, file, source.sha256, size, origin, version)
 
     # -- Python packages
 
@@ -326,7 +323,7 @@ class _Sync(Run):
         """
         entries = deb_entries(debs)
         unique = {deb.file: deb for role in ROLES for deb in debs[role]}
-        self._obtain([want_of_deb(deb) for deb in unique.values()])
+        self._obtain([_want_of_apt(deb) for deb in unique.values()])
         return entries
 
     def _check_options(self, bases: Mapping[str, LockedBase], debs: Sequence[Entry]) -> None:
@@ -341,10 +338,8 @@ class _Sync(Run):
     def _apt_source(self, source: SourceArchive, builder: LockedBase) -> Entry:
         """Return an upstream tarball from the builder's APT sources, in the store."""
         found = self._apt_root(BUILDER, builder).source_tarball(source.apt_source)
-        self._obtain([Want(found.file, (found.uri,), found.sha256, found.size)])
-        return source_archives.entry_of(
-            source, source.file or found.file, found.sha256, found.size, found.origin, found.version
-        )
+        self._obtain([_want_of_apt(found)])
+        return tarball_entry(source, found)
 
     # -- restore the files of a lock
 
@@ -407,7 +402,7 @@ class _Sync(Run):
         found = self._resolve_debs(bases)
         checksums = {e.sha256 for e in missing if e.kind == "deb"}
         debs = {d.file: d for role in ROLES for d in found[role] if d.sha256 in checksums}
-        self._obtain([want_of_deb(deb) for deb in debs.values()])
+        self._obtain([_want_of_apt(deb) for deb in debs.values()])
         for entry in missing:
             if entry.kind != "deb":
                 self._apt_source(self.preset.sources[entry.name], bases[BUILDER])
@@ -463,6 +458,11 @@ class _Sync(Run):
 def _want_of_wheel(wheel: Wheel) -> Want:
     """Return the download of a wheel."""
     return Want(wheel.file, (wheel.url,), wheel.sha256, wheel.size)
+
+
+def _want_of_apt(file: DebFile | SourceFile) -> Want:
+    """Return the download of a file that APT names."""
+    return Want(file.file, (file.uri,), file.sha256, file.size)
 
 
 def _want_of_sdist(source: SourceArchive, sdist: Sdist) -> Want:
