@@ -38,11 +38,12 @@ PROBE_TIMEOUT = 20.0
 
 @dataclass(frozen=True)
 class Client:
-    """A docker client and the engines that it can be, best first: (engine name, builder)."""
+    """A docker client, and the best engine that it can be: a key of ENGINES."""
 
     path: str
     version: str
-    builders: tuple[tuple[str, str], ...]
+    engine: str
+    builder: str
 
 
 class _ClientError(Exception):
@@ -138,7 +139,7 @@ def _usable_clients(preferred: str) -> tuple[list[Client], list[Fault]]:
 
 
 def _probe_client(path: str, preferred: str) -> Client:
-    """Return the builders of a client, asked without a daemon; raise _ClientError without any."""
+    """Return a client with its engine, asked without a daemon; raise _ClientError without any."""
     try:
         result = process.run([path, "--version"], timeout=PROBE_TIMEOUT, check=False)
     except (ToolError, OSError) as error:
@@ -156,11 +157,11 @@ def _probe_client(path: str, preferred: str) -> Client:
             path, _("not a docker client: --version prints {start!r}", start=text[:80])
         )
     version = version_of(text)
-    builders: list[tuple[str, str]] = []
+    builders: dict[str, str] = {}  # by engine, best first
     if (18, 9) <= version < (23,):
-        builders.append(("docker-buildkit", BUILT_IN))
+        builders["docker-buildkit"] = BUILT_IN
     if buildx := _buildx_version(path):
-        builders.append(("docker-buildx", f"buildx {buildx}"))
+        builders["docker-buildx"] = f"buildx {buildx}"
     number = ".".join(map(str, version))
     if not builders:
         raise _ClientError(
@@ -173,19 +174,19 @@ def _probe_client(path: str, preferred: str) -> Client:
             else _("client {number} is older than BuildKit (18.09)", number=number),
             _("a client with BuildKit or the plugin docker-buildx"),
         )
-    fitting = tuple(b for b in builders if preferred in ("", "docker", b[0]))
-    if not fitting:
+    engine = next(iter(builders)) if preferred in ("", "docker") else preferred
+    if engine not in builders:
         raise _ClientError(
             path,
             _(
                 "client {number} can be {other}, not {preferred}",
                 number=number,
-                other=builders[0][0],
+                other=next(iter(builders)),
                 preferred=preferred,
             ),
             preferred,
         )
-    return Client(path, number, fitting)
+    return Client(path, number, engine, builders[engine])
 
 
 def _buildx_version(path: str) -> str:
@@ -259,15 +260,14 @@ def _probe_daemon(client: Client, host: str, private: bool) -> Engine:
     if errors := info.get("ServerErrors"):
         output = "\n".join(map(str, errors))
         raise _DaemonError(output, output)
-    name, builder = client.builders[0]
     status = " ".join(str(item) for pair in info.get("DriverStatus") or () for item in pair)
-    return ENGINES[name](
+    return ENGINES[client.engine](
         EngineInfo(
-            name=name,
+            name=client.engine,
             client=client.path,
             client_version=client.version,
             server_version=version,
-            builder=builder,
+            builder=client.builder,
             root_dir=str(info.get("DockerRootDir", "")) if _is_local(host, answer) else "",
             host=host,
             image_store="containerd" if "io.containerd.snapshotter" in status else "classic",
