@@ -70,10 +70,13 @@ def run_checks(
 
     Where this machine has a GPU, the checks run a second time with it.
     """
-    results = _run_all(engine, image, expectations, components, gpu=False)
-    if _gpu_present():
-        results += _run_all(engine, image, expectations, components, gpu=True)
-    return tuple(results)
+    enabled = [expectation for expectation in expectations if expectation["enabled"]]
+    return tuple(
+        result
+        for gpu in ((False, True) if _gpu_present() else (False,))
+        for expectation in enabled
+        for result in _run_one(engine, image, {**expectation, "gpu": gpu}, components)
+    )
 
 
 def raise_for_failures(results: Sequence[CheckResult], image: str) -> None:
@@ -94,22 +97,6 @@ def raise_for_failures(results: Sequence[CheckResult], image: str) -> None:
             ],
             hint=_("look inside: docker run --rm -it --network none {image!q} bash", image=image),
         )
-
-
-def _run_all(
-    engine: Engine,
-    image: str,
-    expectations: Sequence[Mapping[str, Any]],
-    components: Path,
-    *,
-    gpu: bool,
-) -> list[CheckResult]:
-    return [
-        result
-        for expectation in expectations
-        if expectation["enabled"]
-        for result in _run_one(engine, image, {**expectation, "gpu": gpu}, components)
-    ]
 
 
 def _run_one(

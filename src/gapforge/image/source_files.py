@@ -122,13 +122,11 @@ def _visit(root: Path, folder: str, rules: gapforgeignore.IgnoreRules, found: So
         if may_hold_secrets(entry.name):
             found.private.append(path)
             continue
-        result: SourceItem | Fault | None = _examine(root, path, mode)
-        if isinstance(result, SourceItem) and result.kind == "file":
-            result = _look_inside(root, result, found, keep_key=verdict is False)
-        if isinstance(result, Fault):
-            found.faults.append(result)
-        elif result is not None:
-            found.items.append(result)
+        item = _examine(root, path, mode)
+        if isinstance(item, Fault):
+            found.faults.append(item)
+        elif item.kind != "file" or _look_inside(root, path, found, keep_key=verdict is False):
+            found.items.append(item)
             if is_folder:
                 _visit(root, path + "/", rules, found)
 
@@ -164,21 +162,20 @@ def _examine(root: Path, path: str, mode: int) -> SourceItem | Fault:
     return SourceItem(path, "file", executable=bool(mode & stat.S_IXUSR))
 
 
-def _look_inside(
-    root: Path, item: SourceItem, found: SourceFiles, *, keep_key: bool
-) -> SourceItem | Fault | None:
-    """Return the file, None for a private key, or why it cannot be read. Note a pointer."""
+def _look_inside(root: Path, path: str, found: SourceFiles, *, keep_key: bool) -> bool:
+    """Return whether a file is copied. Add a key, a pointer or an unreadable file to ``found``."""
     try:
-        with open_buffered(root / item.path) as file:
+        with open_buffered(root / path) as file:
             beginning = file.read(_BEGINNING)
     except OSError as error:
-        return Fault(item.path, unreadable(error))
+        found.faults.append(Fault(path, unreadable(error)))
+        return False
     if holds_private_key(beginning) and not keep_key:
-        found.private.append(item.path)
-        return None
+        found.private.append(path)
+        return False
     if len(beginning) < _MOST_OF_POINTER and beginning.startswith(_LFS_POINTER):
-        found.pointers.append(item.path)
-    return item
+        found.pointers.append(path)
+    return True
 
 
 def _path_problem(path: str) -> str:
