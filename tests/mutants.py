@@ -50,7 +50,7 @@ KEPT = ROOT / "tests/kept_mutants.json"
 GOAL = 0.9  # share of the changes that tests must notice
 # The modules that decide what is trusted, kept or accepted, and the unit tests of each.
 TESTS = {
-    "base/private_files": "base/test_private_files",
+    "base/temporary_secrets": "base/test_temporary_secrets",
     "base/process": "base/test_process",
     "base/secret_files": "base/test_secret_files",
     "bundle/check_signatures": "bundle/test_check_signatures",
@@ -63,7 +63,7 @@ TESTS = {
     "compat/base_image": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
     "compat/driver": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
     "compat/ffmpeg": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
-    "compat/gpus": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
+    "compat/gpu_code": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
     "compat/host_compiler": (
         "compat/test_rule_edges compat/test_rules compat/test_compatibility_table"
     ),
@@ -75,7 +75,7 @@ TESTS = {
         "compat/test_redistribution compat/test_rule_edges compat/test_rules "
         "compat/test_compatibility_table"
     ),
-    "compat/source_versions": (
+    "compat/archive_versions": (
         "compat/test_rule_edges compat/test_rules compat/test_compatibility_table"
     ),
     "compat/tensorrt": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
@@ -90,7 +90,7 @@ TESTS = {
     "store/sha256sums": "store/test_sha256sums store/test_verify_artifacts",
     "store/store": "store/test_store base/test_power_cut",
     "store/take_inventory": "store/test_inventory",
-    "store/unfinished_imports": "store/test_gc_imports store/test_gc",
+    "store/incomplete_bundles": "store/test_gc_imports store/test_gc",
     "store/verify_artifacts": "store/test_verify_artifacts trust/test_trusted_signers",
     "sync/download": "sync/test_download sync/test_network",
     "trust/private_ssh_agent": "trust/test_private_ssh_agent",

@@ -13,13 +13,13 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 from gapforge.base.i18n import _, use_language
-from gapforge.base.json_text import canonical_json
+from gapforge.base.strict_json import canonical_json
 from gapforge.base.write_files import write_text
 from gapforge.bundle import custody_page
 from gapforge.bundle.custody_page import PACK, TRANSFERRED, Custody, Item, PresetFacts, VolumeFacts
 from gapforge.engine.protocol import EngineInfo
-from gapforge.image.build_inputs import Inputs
 from gapforge.image.plan import Plan, PlannedBase
+from gapforge.image.read_inputs import Inputs
 from gapforge.image.report import BuildResult, report_document
 from gapforge.image.smoke_checks import CheckResult
 from gapforge.rehearsal.record import Record

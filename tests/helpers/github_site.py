@@ -1,7 +1,7 @@
 """Run a loopback server that answers for a private repository as GitHub does.
 
-Sources: the docstring of ``gapforge.sync.github``. The archive's host is another server under
-another host name, whose addresses hold a token of their own.
+Sources: the docstring of ``gapforge.sync.private_github_files``. The archive's host is another
+server under another host name, whose addresses hold a token of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
 
-from gapforge.sync.github import OCTETS, GitHub
+from gapforge.sync.private_github_files import OCTETS, GitHub
 from servers import Site, file_server, serving
 
 TOKEN = "github_pat_11AAAAAAA_secret-canary"

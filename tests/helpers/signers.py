@@ -21,7 +21,7 @@ import pytest
 
 from bundles import RUN_ENV
 from gapforge.base.project import Project
-from gapforge.base.text import utc
+from gapforge.base.text_layout import utc
 from gapforge.bundle import sign_bundle
 from gapforge.cli.main import main
 from gapforge.trust import rollback_protection

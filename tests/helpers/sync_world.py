@@ -23,19 +23,19 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT / "src")]
 
 from gapforge.base.errors import Fault, ResolveError  # noqa: E402 - needs the path above
-from gapforge.base.json_text import canonical_json  # noqa: E402
 from gapforge.base.progress import Progress  # noqa: E402
 from gapforge.base.project import Project  # noqa: E402
+from gapforge.base.strict_json import canonical_json  # noqa: E402
 from gapforge.base.write_files import write_text  # noqa: E402
 from gapforge.model.lock import Entry, LockedImage  # noqa: E402
 from gapforge.model.preset import BaseImage, Preset, load  # noqa: E402
 from gapforge.model.unresolved_item import APT_SOURCES, DEFAULT_INDEX, NO_ANSWER, Reason  # noqa: E402
-from gapforge.sync import apt_resolver, base_images, install_proof, registry_images, run  # noqa: E402
+from gapforge.sync import apt_resolver, base_images, pip_dry_run, registry_images, shared_steps  # noqa: E402
 from gapforge.sync import sync as syncing  # noqa: E402
 from gapforge.sync.apt_resolver import DebFile, SourceFile  # noqa: E402
 from gapforge.sync.network import Network, NoAnswerError  # noqa: E402
 from gapforge.sync.python_packages import Sdist, Wheel  # noqa: E402
-from gapforge.sync.run import Options  # noqa: E402
+from gapforge.sync.shared_steps import Options  # noqa: E402
 
 NAME = "world"
 
@@ -368,13 +368,13 @@ def install(url: str, put: Any = setattr) -> list[str]:
     _Client.url = url
     _Client.calls = []
     FakeProof.refused, FakeProof.pythons = (), []
-    put(run, "Resolver", FakeResolver)
+    put(shared_steps, "Resolver", FakeResolver)
     put(apt_resolver, "AptResolver", FakeAptResolver)
     put(apt_resolver, "write_index", fake_write_index)
     put(base_images, "fetch", fake_fetch)
     put(base_images, "describe", fake_describe)
     put(base_images, "installed", fake_installed)
-    put(install_proof, "Proof", FakeProof)
+    put(pip_dry_run, "Proof", FakeProof)
     put(registry_images, "look_up", fake_look_up)
     return _Client.calls
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from gapforge.base.project import Project
-from gapforge.cli import build_prompts
 from gapforge.doctor.check_result import CheckResult
+from gapforge.wizard import ask
 from gapforge.wizard.choices import Choices
 from gapforge.wizard.facts import Facts, read_facts
 from gapforge.wizard.menu import Quit
@@ -59,7 +59,7 @@ def answer(
     """Ask in the recorder's window until all is answered, the user quits, or the keys end."""
     questions = Questions(facts, given or Choices(), flags)
     with suppress(EOFError, Quit):
-        build_prompts.answer_in_window(questions, window)
+        ask.answer_in_window(questions, window)
     return questions
 
 

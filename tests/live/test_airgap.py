@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from checkout import copy_repository, site_python
-from gapforge.base.json_text import canonical_json
 from gapforge.base.project import Project
+from gapforge.base.strict_json import canonical_json
 from gapforge.model import lock as locks
 from private_engine import CompilerCache, docker_command
 from samples import PRESET, ROOT, sha

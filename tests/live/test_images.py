@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.base import private_files
+from gapforge.base import temporary_secrets
 from gapforge.base.errors import FetchError, GapforgeError, ResolveError, StorageError, TargetError
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -364,7 +364,7 @@ def test_private_image_needs_the_login_of_the_env_file(
     """The same images behind a registry that requires a login."""
     secrets = tmp_path / "secrets"  # of this test alone, because builds run beside it
     secrets.mkdir()
-    monkeypatch.setattr(private_files, "secret_storage", lambda: secrets)
+    monkeypatch.setattr(temporary_secrets, "secret_storage", lambda: secrets)
     made = make_layout(tmp_path / "made", note="private")
     registry.push(tmp_path / "made", "private/base:1")
     # htpasswd -nbB me 'pass word'

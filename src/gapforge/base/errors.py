@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gapforge.base.i18n import N_, _
-from gapforge.base.text import printable
+from gapforge.base.text_layout import printable
 
 # A program that rehearse starts writes its error as JSON to the file that this variable names.
 ERROR_FILE = "GAPFORGE_ERROR_FILE"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote
 
-from gapforge.base import console
+from gapforge.base import output_mode
 from gapforge.base.errors import ToolError
 from gapforge.base.files import system_text
 from gapforge.base.i18n import _
@@ -346,7 +346,7 @@ def _start(
 
     Raise ToolError if the program is missing or cannot be executed.
     """
-    if console.verbose():
+    if output_mode.verbose():
         sys.stderr.write("+ " + hide(quoted(argv), redact) + "\n")
         sys.stderr.flush()
     try:

@@ -12,7 +12,7 @@ from gapforge.base.errors import BusyError
 from gapforge.base.files import system_text
 from gapforge.base.i18n import _
 from gapforge.base.storage_errors import storage_errors
-from gapforge.base.text import printable
+from gapforge.base.text_layout import printable
 
 
 @contextmanager

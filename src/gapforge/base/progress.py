@@ -7,34 +7,14 @@ import threading
 import time
 from typing import TextIO
 
-from gapforge.base import console
+from gapforge.base import output_mode
 from gapforge.base.i18n import _, pgettext
-from gapforge.base.text import cut, pad, width
+from gapforge.base.text_layout import cut, pad, width
+from gapforge.base.units import human_bytes, human_time
 
 LIVE_INTERVAL = 0.2  # seconds between updates at a terminal
-HOUR, DAY = 3600, 86_400  # seconds
 PLAIN_INTERVAL = 10.0  # seconds between lines without a terminal
 LIVE_COLUMNS = 118
-
-
-def human_bytes(count: float) -> str:
-    """Return a number of bytes as "1.5 GB", in decimal units."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} TB"
-
-
-def human_time(seconds: float) -> str:
-    """Return seconds as "45 s", "3 min 05 s" or "2 h 10 min"."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return _("{seconds} s", seconds=whole)
-    if whole < HOUR:
-        return _("{minutes} min {seconds:02} s", minutes=whole // 60, seconds=whole % 60)
-    hours, minutes = whole // HOUR, whole % HOUR // 60
-    return _("{hours} h {minutes:02} min", hours=hours, minutes=minutes)
 
 
 class StatusLine:
@@ -48,8 +28,8 @@ class StatusLine:
         self, *, interval: float = PLAIN_INTERVAL, out: TextIO | None = None, quiet: bool = False
     ) -> None:
         self.out = out if out is not None else sys.stderr
-        self.quiet = quiet or console.quiet()
-        self.live = not self.quiet and console.can_redraw(self.out)
+        self.quiet = quiet or output_mode.quiet()
+        self.live = not self.quiet and output_mode.can_redraw(self.out)
         self.interval = LIVE_INTERVAL if self.live else interval
         self.shown = time.monotonic()
         self._guard = threading.RLock()
@@ -93,7 +73,7 @@ class StatusLine:
 
     def _columns(self) -> int:
         """Return how many columns a line may have without a second row."""
-        columns = console.window(self.out)
+        columns = output_mode.window(self.out)
         return min(LIVE_COLUMNS, columns - 1) if columns and columns > 1 else LIVE_COLUMNS
 
 

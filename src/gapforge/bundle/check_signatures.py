@@ -18,10 +18,10 @@ from typing import NamedTuple
 from gapforge.base.errors import Fault, ToolError, TrustError
 from gapforge.base.files import contains
 from gapforge.base.i18n import _
-from gapforge.base.progress import DAY
 from gapforge.base.project import Project
 from gapforge.base.storage_errors import storage_errors
-from gapforge.base.text import utc
+from gapforge.base.text_layout import utc
+from gapforge.base.units import DAY
 from gapforge.base.write_files import remove_file, remove_litter, write_bytes
 from gapforge.bundle.bundle_index import BundleIndex, index_name, read_index
 from gapforge.bundle.companion_files import lock_signature_name, signature_name

@@ -13,10 +13,10 @@ from itertools import groupby
 from pathlib import Path
 
 from gapforge.base.i18n import _, ngettext
-from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.base.storage_errors import storage_errors
-from gapforge.base.text import first_names, pad, printable, width
+from gapforge.base.text_layout import first_names, pad, printable, width
+from gapforge.base.units import human_bytes
 from gapforge.base.write_files import write_text
 from gapforge.model.lock import KINDS
 

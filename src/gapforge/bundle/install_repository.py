@@ -27,13 +27,13 @@ from gapforge.base.files import (
 )
 from gapforge.base.flush import sync_files, sync_folder
 from gapforge.base.i18n import _
-from gapforge.base.json_text import canonical_json, read_json
 from gapforge.base.marked_folders import mark_folder, remove_folder
 from gapforge.base.paths import real_path, unsafe_path_reason
 from gapforge.base.process_locks import exclusive
-from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.base.storage_errors import free_bytes, storage_errors
+from gapforge.base.strict_json import canonical_json, read_json
+from gapforge.base.units import human_bytes
 from gapforge.base.write_files import (
     atomic_file,
     link_or_copy,

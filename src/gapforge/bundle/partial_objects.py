@@ -14,8 +14,8 @@ from pathlib import Path
 
 from gapforge.base.errors import FetchError
 from gapforge.base.files import SHA256_HEX
-from gapforge.base.json_text import canonical_json, read_json
 from gapforge.base.storage_errors import storage_errors
+from gapforge.base.strict_json import canonical_json, read_json
 from gapforge.base.write_files import is_own, new_file, open_own, write_text
 from gapforge.store.store import Store
 

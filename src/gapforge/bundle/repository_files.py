@@ -22,7 +22,7 @@ from gapforge.base.paths import real_path, unsafe_path_reason
 from gapforge.base.process import piped
 from gapforge.base.project import Project
 from gapforge.base.secret_files import may_hold_secrets
-from gapforge.base.text import printable
+from gapforge.base.text_layout import printable
 from gapforge.bundle.receiver_program import RECEIVER
 from gapforge.model.preset import Preset
 

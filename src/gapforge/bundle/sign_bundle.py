@@ -17,7 +17,7 @@ from gapforge.base.files import contains, read_regular, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_reason
-from gapforge.base.text import utc
+from gapforge.base.text_layout import utc
 from gapforge.base.write_files import remove_litter, write_bytes
 from gapforge.bundle.bundle_index import (
     BundleIndex,

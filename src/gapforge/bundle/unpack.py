@@ -17,7 +17,7 @@ from gapforge.base.i18n import _, ngettext
 from gapforge.base.process_locks import exclusive
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
-from gapforge.base.text import first_names, printable
+from gapforge.base.text_layout import first_names, printable
 from gapforge.base.write_files import remove_file, write_text
 from gapforge.bundle.check_signatures import remove_signature, untrusted_locks, write_signature
 from gapforge.bundle.disk_space import ImportSpace
@@ -37,7 +37,7 @@ from gapforge.bundle.volume_format import (
 from gapforge.bundle.volume_reader import read_volume
 from gapforge.model import lock as locks
 from gapforge.model.lock import LOCK_FILE, Lock, has_lock
-from gapforge.store import sha256sums, unfinished_imports
+from gapforge.store import incomplete_bundles, sha256sums
 from gapforge.store.store import Store, preset_in_use
 from gapforge.trust.trusted_signers import Untrusted
 
@@ -186,7 +186,7 @@ class _Import:
         result.missing_volumes = [n for n in self.scan.missing() if not self._imported_before(n)]
         if result.complete:
             self.signatures.accept_repository(self.scan.tool, self.scan.bundle)
-            unfinished_imports.forget(self.store.folder, self.scan.bundle)
+            incomplete_bundles.forget(self.store.folder, self.scan.bundle)
         elif result.incomplete or result.repository_missing:
             result.request = self._request()
         return result
@@ -194,7 +194,7 @@ class _Import:
     def _protect(self, objects: Iterable[str]) -> None:
         """Protect these objects from gc until the bundle is complete: no lock here lists them."""
         presets = (bundled.preset for bundled in self.scan.presets)
-        unfinished_imports.remember(self.store.folder, self.scan.bundle, presets, objects)
+        incomplete_bundles.remember(self.store.folder, self.scan.bundle, presets, objects)
 
     # -- before the first byte
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gapforge.base.errors import StorageError
 from gapforge.base.i18n import _
-from gapforge.base.progress import human_bytes
+from gapforge.base.units import human_bytes
 from gapforge.bundle.bundle_index import VolumeEntry
 from gapforge.bundle.companion_files import MAX_BLOCK, companion_bytes, existing_companion_bytes
 from gapforge.bundle.disk_space import block_size, disk_of, max_file_size, rounded_up

@@ -10,7 +10,7 @@ from typing import Any
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _, language
 from gapforge.base.storage_errors import nearest_existing
-from gapforge.base.text import width, wrap
+from gapforge.base.text_layout import width, wrap
 from gapforge.model.schema import nearest
 
 # The texts of argparse in Python 3.10 to 3.14 that a user can meet, for the catalogue.

@@ -11,7 +11,7 @@ from gapforge.base.errors import GapforgeError, UsageError
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_reason
-from gapforge.base.text import printable
+from gapforge.base.text_layout import printable
 from gapforge.base.write_files import remove_file, remove_litter, write_bytes, write_text
 from gapforge.bundle.companion_files import page_name
 from gapforge.bundle.custody_page import Custody, keep_page, render

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from gapforge.base.errors import ERROR_CLASSES
 from gapforge.base.i18n import _
-from gapforge.base.text import label_rows, width, wrap
+from gapforge.base.text_layout import label_rows, width, wrap
 from gapforge.cli.argument_parser import OUTPUT_FLAGS
 
 Groups = Sequence[tuple[str, Sequence[str]]]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from gapforge.base import console
+from gapforge.base import output_mode
 from gapforge.base.errors import GapforgeError, InternalError, Interrupted, StorageError, UsageError
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
@@ -31,7 +31,7 @@ from gapforge.model.schema import nearest
 def main(argv: Sequence[str]) -> int:
     """Run one verb and return the exit code. Errors are printed here."""
     as_json = "--json" in argv
-    console.set_mode(plain="--plain" in argv)  # for errors of the command line
+    output_mode.set_mode(plain="--plain" in argv)  # for errors of the command line
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are not UTF-8
     signal.signal(signal.SIGTERM, _terminate)
@@ -92,7 +92,7 @@ def _run(argv: Sequence[str]) -> int:
         parser.print_help()
         return 0
     environment_defaults.switch_default(args, *OUTPUT_FLAGS)
-    console.set_mode(quiet=args.quiet, verbose=args.verbose, plain=args.plain)
+    output_mode.set_mode(quiet=args.quiet, verbose=args.verbose, plain=args.plain)
     for name in ("GAPFORGE_ROOT", "GAPFORGE_ARTIFACTS"):
         if folder := os.environ.get(name):
             hint = _("export {key}=FOLDER, or unset {key}", key=name)

@@ -12,11 +12,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from gapforge.base import console
+from gapforge.base import output_mode
 from gapforge.base.errors import ERROR_FILE, GapforgeError
 from gapforge.base.i18n import _
-from gapforge.base.progress import human_bytes
-from gapforge.base.text import NARROW, label_rows, labelled, pad, printable, width, wrap
+from gapforge.base.text_layout import NARROW, label_rows, labelled, pad, printable, width, wrap
+from gapforge.base.units import human_bytes
 
 
 def print_json(document: Any, *, sort_keys: bool = False) -> None:
@@ -58,8 +58,8 @@ def _say_problem(mark: str, colour: str, problem: str, hint: str) -> None:
     The lines fit the window, except for the next step: it may be a command, which is copied whole.
     """
     mark = mark.rstrip()
-    first, *others = _fitting(f"{mark} {problem}", console.window(sys.stderr))
-    lines = [console.coloured(mark, colour, sys.stderr) + first.removeprefix(mark), *others]
+    first, *others = _fitting(f"{mark} {problem}", output_mode.window(sys.stderr))
+    lines = [output_mode.coloured(mark, colour, sys.stderr) + first.removeprefix(mark), *others]
     say("\n".join([*lines, _("next: ") + hint] if hint else lines))
 
 
@@ -85,8 +85,8 @@ def table(head: Sequence[str], rows: Sequence[Row], *, indent: int = 0) -> list[
     words do not fit, or if cells become tall, each row is a block of lines instead, as with
     ``--plain``. ``indent`` is the number of columns before each line.
     """
-    window = console.window()
-    narrow = console.plain() or (window is not None and window < NARROW)
+    window = output_mode.window()
+    narrow = output_mode.plain() or (window is not None and window < NARROW)
     if window is not None:
         window -= indent
     columns = None if narrow else _columns([head, *(row.cells for row in rows)], window)
@@ -193,18 +193,18 @@ def _indented(text: str, indent: str, window: int | None) -> list[str]:
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on standard output, unless with ``--quiet`` or without rows."""
-    if rows and not console.quiet():
+    if rows and not output_mode.quiet():
         print("\n".join(table(head, [Row(cells) for cells in rows])))
 
 
 def show_rows(rows: Sequence[tuple[str, str]]) -> None:
     """Print labels and texts on standard output."""
-    print("\n".join(label_rows(rows, console.window())))
+    print("\n".join(label_rows(rows, output_mode.window())))
 
 
 def show(text: str) -> None:
     """Print lines on standard output, wrapped between words to the window with their indent."""
-    print("\n".join(_fitting(text, console.window())))
+    print("\n".join(_fitting(text, output_mode.window())))
 
 
 def _fitting(text: str, window: int | None) -> list[str]:
@@ -222,7 +222,7 @@ def _fitting(text: str, window: int | None) -> list[str]:
 
 def coloured_verdict(text: str, verdict: str) -> str:
     """Return ``text`` in the colour of "ok", "warn" or "fail", for standard output."""
-    return console.coloured(text, COLOURS[verdict], sys.stdout)
+    return output_mode.coloured(text, COLOURS[verdict], sys.stdout)
 
 
 def copies_note(files: int, size: int) -> str:

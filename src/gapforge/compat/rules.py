@@ -7,6 +7,7 @@ time. Everything here is a pure function of a preset and the catalog.
 from __future__ import annotations
 
 from gapforge.compat import (
+    archive_versions,
     base_image,
     build_packages,
     driver,
@@ -14,7 +15,6 @@ from gapforge.compat import (
     host_compiler,
     opencv,
     python_modules,
-    source_versions,
     tensorrt,
     torch,
 )
@@ -27,7 +27,7 @@ _PARTS = (
     torch,
     python_modules,
     tensorrt,
-    source_versions,
+    archive_versions,
     ffmpeg,
     driver,
     opencv,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from gapforge.base.i18n import _
 from gapforge.compat.findings import Finding, error, nearest_version, unknown, warning
-from gapforge.compat.gpus import tensorrt_supports
+from gapforge.compat.gpu_code import tensorrt_supports
 from gapforge.model.catalog import Catalog, TensorRTRelease, TensorRTTar
 from gapforge.model.preset import Preset, TensorRT
 from gapforge.model.versions import begins_with, key, major

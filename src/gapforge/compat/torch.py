@@ -16,7 +16,7 @@ from gapforge.compat.findings import (
     use_nearest,
     warning,
 )
-from gapforge.compat.gpus import runs, torch_code
+from gapforge.compat.gpu_code import runs, torch_code
 from gapforge.model.catalog import Catalog, TorchRelease
 from gapforge.model.preset import Preset, PyTorch
 from gapforge.model.preset_rules import TARGET_OS

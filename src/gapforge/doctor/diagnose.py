@@ -13,7 +13,7 @@ from gapforge.base.paths import inside
 from gapforge.base.project import Project
 from gapforge.base.system_errors import error_text
 from gapforge.compat.driver import driver_need
-from gapforge.compat.gpus import torch_code
+from gapforge.compat.gpu_code import torch_code
 from gapforge.compat.torch import wanted_build
 from gapforge.doctor import (
     disk_checks,
@@ -27,8 +27,8 @@ from gapforge.doctor.check_result import FAIL, OK, Check, CheckResult
 from gapforge.doctor.disk_checks import Place
 from gapforge.doctor.gpu_checks import GpuNeeds
 from gapforge.engine.protocol import Engine
-from gapforge.image.build_inputs import newest_source
 from gapforge.image.load_base_images import base_name
+from gapforge.image.read_inputs import newest_source
 from gapforge.model import catalog as catalog_module
 from gapforge.model import credentials, env_file
 from gapforge.model import lock as lock_module

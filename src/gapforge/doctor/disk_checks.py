@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gapforge.base.i18n import _
-from gapforge.base.progress import human_bytes
+from gapforge.base.units import human_bytes
 from gapforge.doctor.check_result import FAIL, OK, WARN, Check, CheckResult
 from gapforge.doctor.machine_probes import Volume
 

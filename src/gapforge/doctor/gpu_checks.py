@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from gapforge.base.i18n import _
 from gapforge.compat.driver import LIMITED, TOO_OLD, UNKNOWN, DriverNeed
-from gapforge.compat.gpus import runs, tensorrt_supports
+from gapforge.compat.gpu_code import runs, tensorrt_supports
 from gapforge.doctor.check_result import Check, CheckResult
 from gapforge.doctor.gpu_probes import Gpu, Nvidia
 from gapforge.model import versions

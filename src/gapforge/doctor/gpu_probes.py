@@ -14,7 +14,7 @@ from gapforge.base import process
 from gapforge.base.errors import ToolError
 from gapforge.base.files import system_text
 from gapforge.base.i18n import _
-from gapforge.base.json_text import parse_json
+from gapforge.base.strict_json import parse_json
 from gapforge.base.system_errors import error_text
 from gapforge.engine.protocol import EngineInfo
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from gapforge.base.errors import GapforgeError
 from gapforge.base.i18n import _, pgettext
-from gapforge.base.progress import DAY, human_bytes
 from gapforge.base.project import LEAST_PYTHON
+from gapforge.base.units import DAY, human_bytes
 from gapforge.doctor.check_result import Check, CheckResult
 from gapforge.doctor.machine_probes import EnvFile, Socket, System, Volume
 from gapforge.engine.protocol import LEAST_DOCKER, EngineInfo
-from gapforge.image.build_inputs import CLOCK_TOLERANCE
+from gapforge.image.read_inputs import CLOCK_TOLERANCE
 from gapforge.model.credentials import Need
 from gapforge.model.preset_rules import TARGET_OS
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gapforge.base.files import system_text
-from gapforge.base.text import whole_number
+from gapforge.base.text_layout import whole_number
 
 
 @dataclass(frozen=True, kw_only=True)

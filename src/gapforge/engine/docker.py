@@ -17,7 +17,7 @@ from gapforge.base import limits, process
 from gapforge.base.errors import EngineError, GapforgeError, SecretError, ToolError
 from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
-from gapforge.base.json_text import parse_json
+from gapforge.base.strict_json import parse_json
 from gapforge.base.system_errors import os_reason
 from gapforge.engine.build_log import KEPT_LINES, BuildLog
 from gapforge.engine.docker_errors import build_failed, command_failed, no_answer, unreachable

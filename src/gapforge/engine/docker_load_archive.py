@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import Callable
 from typing import IO, Any
 
-from gapforge.base.compressed import damage_as
+from gapforge.base.compression import damage_as
 from gapforge.base.errors import VerifyError
 from gapforge.base.files import CHUNK
 from gapforge.base.i18n import _

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import IO
 
 from gapforge.base import limits, process
-from gapforge.base.compressed import MAGIC_LENGTH, compression, damage_as
+from gapforge.base.compression import MAGIC_LENGTH, compression, damage_as
 from gapforge.base.errors import EngineError, VerifyError
 from gapforge.base.files import CHUNK, open_buffered
 from gapforge.base.i18n import _
-from gapforge.base.json_text import parse_json
+from gapforge.base.strict_json import parse_json
 from gapforge.engine.image_parts import Blob, ImageParts, digest_of, parse_document
-from gapforge.model import base_image_rules
+from gapforge.model import usable_base_image
 from gapforge.model.names import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 
 
@@ -101,7 +101,7 @@ class _Archive:
             config = self._document(listed[0]["Config"])
             names = [str(name) for name in listed[0]["Layers"]]
             parsed = parse_document(config, f"{self.path}: {listed[0]['Config']}")
-            base_image_rules.check_configuration(parsed, str(self.path))
+            usable_base_image.check_configuration(parsed, str(self.path))
             return config, names, [str(i) for i in parsed["rootfs"]["diff_ids"]]
         except (ValueError, KeyError, TypeError) as error:
             raise EngineError(
@@ -152,7 +152,7 @@ class _Archive:
                 sha256.update(chunk)
                 size += len(chunk)
         digest, kind = "sha256:" + sha256.hexdigest(), compression(head)
-        base_image_rules.check_compression([kind], str(self.path))
+        usable_base_image.check_compression([kind], str(self.path))
         if not kind and digest != diff_id:
             raise VerifyError(
                 _(

@@ -10,7 +10,7 @@ from typing import IO, Any
 from gapforge.base.errors import EngineError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.i18n import _
-from gapforge.base.json_text import parse_json
+from gapforge.base.strict_json import parse_json
 from gapforge.base.system_errors import error_text
 
 

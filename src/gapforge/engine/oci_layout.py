@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base import limits
-from gapforge.base.compressed import MAGIC_LENGTH, compression
+from gapforge.base.compression import MAGIC_LENGTH, compression
 from gapforge.base.errors import EngineError, VerifyError
 from gapforge.base.files import SHA256_HEX, UnsuitableFile, open_buffered, read_regular
 from gapforge.base.i18n import _
 from gapforge.engine.image_parts import Blob, ImageParts, digest_of, parse_document
-from gapforge.model import base_image_rules
+from gapforge.model import usable_base_image
 from gapforge.model.names import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
 
 
@@ -46,10 +46,10 @@ def read_layout(folder: Path, manifest_digest: str = "") -> ImageParts:
             )
         ) from error
     shown = f"{folder}: {config.digest}"
-    base_image_rules.check_configuration(
+    usable_base_image.check_configuration(
         parse_document(_verified(folder, config.digest), shown), str(folder)
     )
-    base_image_rules.check_compression((_compression(layer) for layer in layers), str(folder))
+    usable_base_image.check_compression((_compression(layer) for layer in layers), str(folder))
     return ImageParts(raw, str(manifest.get("mediaType") or OCI_MANIFEST), config, layers)
 
 
@@ -61,7 +61,7 @@ def _only_manifest(folder: Path) -> str:
         nested = _verified(folder, str(entries[0].get("digest")))
         entries = _manifests(parse_document(nested, str(folder)))
     if any(entry.get("platform") for entry in entries):
-        entries = [base_image_rules.select_manifest(entries, str(folder))]
+        entries = [usable_base_image.select_manifest(entries, str(folder))]
     if len(entries) != 1:
         raise EngineError(
             _("{file} contains {count} images instead of one", file=folder, count=len(entries)),

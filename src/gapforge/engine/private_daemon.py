@@ -26,11 +26,11 @@ from gapforge.base.errors import EngineError, StorageError, ToolError
 from gapforge.base.files import open_regular, system_text
 from gapforge.base.flush import MOUNTS, mount_point
 from gapforge.base.i18n import _
-from gapforge.base.json_text import parse_json
 from gapforge.base.marked_folders import mark_folder, remove_folder
 from gapforge.base.paths import real_path
 from gapforge.base.process_locks import exclusive
 from gapforge.base.project import Project
+from gapforge.base.strict_json import parse_json
 from gapforge.base.sudo_caller import sudo_caller
 from gapforge.base.write_files import write_text
 from gapforge.engine import private_daemon_state

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gapforge.base.files import system_text
-from gapforge.base.json_text import canonical_json, read_json
 from gapforge.base.paths import real_path
 from gapforge.base.project import Project
+from gapforge.base.strict_json import canonical_json, read_json
 from gapforge.base.write_files import write_text
 
 # The path of a unix socket ends at 107 bytes, so it cannot lie in a deep project folder.

@@ -18,12 +18,12 @@ from gapforge.base.project import Project
 from gapforge.base.write_files import open_replaced
 from gapforge.engine.protocol import BuildRequest, Engine, OnLine
 from gapforge.image import build_context, load_base_images, smoke_checks
-from gapforge.image.build_inputs import Inputs, Options
-from gapforge.image.build_status import BuildStatus, BuildTimes
+from gapforge.image.build_progress import BuildStatus, BuildTimes
 from gapforge.image.plan import Plan
+from gapforge.image.read_inputs import Inputs, Options
 from gapforge.image.report import BuildResult, write_report
 from gapforge.image.source_copy import copy_source
-from gapforge.model import base_image_rules
+from gapforge.model import usable_base_image
 from gapforge.model.lock import LockedImage
 from gapforge.model.names import ROLES
 
@@ -158,7 +158,7 @@ class _Build:
         if not self.options.base:
             return None
         image = load_base_images.ensure_override(self.engine, self.options.base, self.on_output)
-        base_image_rules.check_operating_systems(self.inputs.preset, dict.fromkeys(ROLES, image))
+        usable_base_image.check_operating_systems(self.inputs.preset, dict.fromkeys(ROLES, image))
         return image
 
     def _run_engine(self, plan: Plan, log: Path) -> None:

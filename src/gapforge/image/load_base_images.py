@@ -17,15 +17,16 @@ from typing import IO
 from gapforge.base.errors import EngineError, VerifyError
 from gapforge.base.i18n import _
 from gapforge.base.paths import given_path
-from gapforge.base.progress import Progress, human_bytes, human_time
+from gapforge.base.progress import Progress
+from gapforge.base.units import human_bytes, human_time
 from gapforge.engine.docker_load_archive import write_image
 from gapforge.engine.docker_save_archive import open_archive
 from gapforge.engine.image_parts import ImageParts
 from gapforge.engine.oci_layout import read_layout
 from gapforge.engine.protocol import Engine, OnLine
-from gapforge.model import base_image_rules
-from gapforge.model.base_image_rules import UNKNOWN_OS
+from gapforge.model import usable_base_image
 from gapforge.model.lock import LockedImage
+from gapforge.model.usable_base_image import UNKNOWN_OS
 
 REPOSITORY = "localhost/gapforge/base"
 REPORT_INTERVAL = 5.0  # seconds between lines about a long load
@@ -120,7 +121,7 @@ def _name_present_image(engine: Engine, base: str, path: Path) -> str:
             ),
             hint=_("see the engine's images: docker images; or load one: docker load -i FILE.tar"),
         )
-    base_image_rules.check_configuration(engine.image_config(ids[0]), base)
+    usable_base_image.check_configuration(engine.image_config(ids[0]), base)
     engine.tag(ids[0], base_name(ids[0]))  # ``base`` may name another image by now
     return ids[0]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gapforge import __version__
-from gapforge.base.json_text import canonical_json
+from gapforge.base.strict_json import canonical_json
 from gapforge.image.load_base_images import base_name
 from gapforge.image.stage_inputs import (
     ContextFile,

@@ -9,12 +9,12 @@ from typing import Any
 
 from gapforge.base import limits
 from gapforge.base.files import read_regular, sha256_bytes
-from gapforge.base.json_text import canonical_json, parse_json
-from gapforge.base.text import utc
+from gapforge.base.strict_json import canonical_json, parse_json
+from gapforge.base.text_layout import utc
 from gapforge.base.write_files import write_text
 from gapforge.engine.protocol import EngineInfo
-from gapforge.image.build_inputs import Inputs
 from gapforge.image.plan import Plan
+from gapforge.image.read_inputs import Inputs
 from gapforge.image.smoke_checks import CheckResult
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset

@@ -13,7 +13,7 @@ from gapforge.base import limits, process
 from gapforge.base.errors import Fault, SmokeError, ToolError
 from gapforge.base.files import read_regular
 from gapforge.base.i18n import N_, _
-from gapforge.base.json_text import parse_json
+from gapforge.base.strict_json import parse_json
 from gapforge.engine.protocol import Engine
 
 TIME_LIMIT = 900  # seconds for one component; importing torch from a cold disk takes minutes

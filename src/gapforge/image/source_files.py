@@ -18,7 +18,7 @@ from gapforge.base.files import open_buffered, read_regular
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.secret_files import holds_private_key, may_hold_secrets
 from gapforge.base.system_errors import unlistable, unreadable
-from gapforge.base.text import printable
+from gapforge.base.text_layout import printable
 from gapforge.image import gapforgeignore
 
 # .git is a file in worktrees and submodules.

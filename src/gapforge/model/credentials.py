@@ -20,9 +20,9 @@ from gapforge.base import limits
 from gapforge.base.addresses import registry_of
 from gapforge.base.errors import Fault, SecretError
 from gapforge.base.i18n import _
-from gapforge.base.json_text import read_json
-from gapforge.base.private_files import temporary_files
 from gapforge.base.process import WITHHELD
+from gapforge.base.strict_json import read_json
+from gapforge.base.temporary_secrets import temporary_files
 from gapforge.model import env_file
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset, Secret

@@ -2,7 +2,7 @@
 
 The file is parsed, never sourced, and only the keys that the preset's application names are kept. A
 non-empty environment variable, as a CI job sets it, takes precedence. Values appear in no message
-and no repr; ``gapforge.base.private_files`` writes the only files that hold them.
+and no repr; ``gapforge.base.temporary_secrets`` writes the only files that hold them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from gapforge.base import limits, process
 from gapforge.base.errors import Fault, SecretError, ToolError
 from gapforge.base.files import read_regular
 from gapforge.base.i18n import _, ngettext
-from gapforge.base.private_files import temporary_files
 from gapforge.base.system_errors import os_reason
+from gapforge.base.temporary_secrets import temporary_files
 from gapforge.model.preset import Secret
 
 SETTING_SUFFIX = "_SOURCE"  # XAIVA_MEDIA_SOURCE and the like are settings of the project

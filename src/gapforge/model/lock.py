@@ -12,9 +12,9 @@ from gapforge.base import limits
 from gapforge.base.errors import Fault, LockError
 from gapforge.base.files import read_regular, sha256_bytes
 from gapforge.base.i18n import _, ngettext
-from gapforge.base.json_text import canonical_json
 from gapforge.base.paths import unsafe_path_reason
-from gapforge.base.progress import DAY
+from gapforge.base.strict_json import canonical_json
+from gapforge.base.units import DAY
 from gapforge.model.lock_format_1 import reason_of
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset

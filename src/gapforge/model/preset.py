@@ -15,8 +15,8 @@ from gapforge.base import limits
 from gapforge.base.errors import Fault, PresetError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.i18n import _, ngettext
-from gapforge.base.json_text import canonical_json
 from gapforge.base.paths import unsafe_path_reason
+from gapforge.base.strict_json import canonical_json
 from gapforge.model import catalog as catalogs
 from gapforge.model import component, preset_defaults, preset_rules, schema
 from gapforge.model.build_packages import AptPackage, builder_packages, runtime_packages

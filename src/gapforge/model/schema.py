@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gapforge.base import json_text, limits
+from gapforge.base import limits, strict_json
 from gapforge.base.errors import Fault
 from gapforge.base.files import read_regular
 from gapforge.base.i18n import N_, _, language
@@ -435,7 +435,7 @@ def read_file(file: Path, shown: str, most: int) -> tuple[bytes | None, list[Fau
 def parse_json(data: bytes, shape: Shape, shown: str) -> tuple[Any, list[Fault]]:
     """Return the document in ``data`` and all its faults, as ``read_json`` does for a file."""
     try:
-        value = json_text.parse_json(data)
+        value = strict_json.parse_json(data)
     except UnicodeDecodeError as error:
         return None, [
             Fault(shown, _("is not UTF-8 text (byte {start})", start=error.start), "UTF-8")

@@ -8,10 +8,10 @@ from typing import Any
 
 from gapforge.base.errors import Fault, GapforgeError
 from gapforge.base.i18n import _, pgettext
-from gapforge.base.json_text import canonical_json
 from gapforge.base.process import quoted
-from gapforge.base.progress import human_bytes, human_time
-from gapforge.base.text import pad, utc, width
+from gapforge.base.strict_json import canonical_json
+from gapforge.base.text_layout import pad, utc, width
+from gapforge.base.units import human_bytes, human_time
 from gapforge.base.write_files import remove_file, write_text
 
 FORMAT = 1

@@ -25,11 +25,11 @@ from gapforge.base.errors import (
 )
 from gapforge.base.files import sha256_file
 from gapforge.base.i18n import _
-from gapforge.base.json_text import read_json
 from gapforge.base.process_locks import exclusive
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.storage_errors import storage_error
+from gapforge.base.strict_json import read_json
 from gapforge.base.system_errors import error_text
 from gapforge.base.write_files import open_replaced, write_bytes
 from gapforge.bundle.receiver_program import RECEIVER
@@ -39,7 +39,6 @@ from gapforge.model.lock import LOCK_FILE
 from gapforge.model.preset import Preset
 from gapforge.rehearsal import rehearsed_bundle, simulated_site
 from gapforge.rehearsal.choose_signers import choose_signers
-from gapforge.rehearsal.program_origin import require_known_programs
 from gapforge.rehearsal.record import LOG, Record, remove_records
 from gapforge.rehearsal.rehearsed_bundle import RehearsedBundle
 from gapforge.rehearsal.run_gapforge import (
@@ -48,6 +47,7 @@ from gapforge.rehearsal.run_gapforge import (
     facts_of_report,
     site_python,
 )
+from gapforge.rehearsal.trusted_programs import require_known_programs
 from gapforge.store.inventory import Inventory
 from gapforge.trust.trusted_signers import LOCK_SIGNATURE, VARIABLE
 

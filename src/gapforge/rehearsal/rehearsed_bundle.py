@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base import limits
-from gapforge.base.compressed import damage_as
+from gapforge.base.compression import damage_as
 from gapforge.base.errors import BundleError, Fault, LockError
 from gapforge.base.files import read_regular, sha256_bytes, sha256_file
 from gapforge.base.i18n import _, ngettext

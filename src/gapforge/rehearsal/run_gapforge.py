@@ -20,9 +20,9 @@ from gapforge.base.errors import (
     ToolError,
 )
 from gapforge.base.i18n import _, language
-from gapforge.base.json_text import read_json
 from gapforge.base.paths import given_path
 from gapforge.base.project import LEAST_PYTHON
+from gapforge.base.strict_json import read_json
 from gapforge.base.sudo_caller import Caller
 from gapforge.model.preset import Preset
 

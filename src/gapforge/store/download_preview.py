@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gapforge.base.i18n import _
-from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
+from gapforge.base.units import human_bytes
 from gapforge.model import lock as locks
 from gapforge.model.lock import Entry, Lock
 from gapforge.model.names import ROLES, normalized

@@ -23,17 +23,17 @@ from gapforge.base.files import SHA256_HEX, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.marked_folders import MARKER, remove_folder
 from gapforge.base.process_locks import exclusive
-from gapforge.base.progress import HOUR
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_reason, unexaminable, unlistable
-from gapforge.base.text import printable
+from gapforge.base.text_layout import printable
+from gapforge.base.units import HOUR
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.lock import LOCK_FILE
 from gapforge.model.names import PRESET_NAME
-from gapforge.store import sha256sums, unfinished_imports
+from gapforge.store import incomplete_bundles, sha256sums
+from gapforge.store.incomplete_bundles import BUNDLE_PART, UnfinishedImport
 from gapforge.store.store import Store
-from gapforge.store.unfinished_imports import BUNDLE_PART, UnfinishedImport
 
 LOCK_SUFFIX = ".lock.json"
 # A base image's folder that changed since then may belong to a sync into another artifacts folder.
@@ -164,13 +164,13 @@ def find_references(project: Project, drop: str = "") -> References:
 
 
 def _unfinished_imports(project: Project, drop: str) -> tuple[UnfinishedImport, ...]:
-    found, faults = unfinished_imports.read_all(project.store)
-    dropped = str(unfinished_imports.record_file(project.store, drop))
+    found, faults = incomplete_bundles.read_all(project.store)
+    dropped = str(incomplete_bundles.record_file(project.store, drop))
     faults = [fault for fault in faults if fault.where != dropped]
     if not faults:
         return tuple(record for record in found if record.bundle != drop)
     names = [Path(fault.where).name for fault in faults]
-    damaged = next(filter(None, map(unfinished_imports.FILE.fullmatch, names)), None)
+    damaged = next(filter(None, map(incomplete_bundles.FILE.fullmatch, names)), None)
     if damaged is not None:
         hint = _(
             "import the bundle's volumes again: ./gapforge unpack FOLDER; or give the bundle up: "
@@ -288,7 +288,7 @@ def find_garbage(project: Project, drop: str = "") -> Garbage:
         foreign += [
             Fault(str(path), _describe(path, status), expected)
             for path, status in _listed(project.store / "imports", foreign)
-            if not unfinished_imports.FILE.fullmatch(path.name)
+            if not incomplete_bundles.FILE.fullmatch(path.name)
         ]
     unreferenced.sort(key=lambda item: (-item.size, str(item.path)))
     return Garbage(

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from gapforge.base.errors import GapforgeError
 from gapforge.base.i18n import _
-from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
+from gapforge.base.units import human_bytes
 from gapforge.model import lock as locks
 from gapforge.model.catalog import documents
 from gapforge.model.lock import Entry

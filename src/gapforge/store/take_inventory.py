@@ -18,7 +18,7 @@ from gapforge.base.files import SHA256_HEX
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
-from gapforge.base.text import printable
+from gapforge.base.text_layout import printable
 from gapforge.model import lock as locks
 from gapforge.model.lock import LOCK_FILE
 from gapforge.model.names import PRESET_NAME

@@ -21,7 +21,7 @@ from gapforge.base.process import quoted
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_reason
-from gapforge.base.text import first_names, printable
+from gapforge.base.text_layout import first_names, printable
 from gapforge.model import lock as locks
 from gapforge.model.lock import LOCK_FILE, Entry, Lock
 from gapforge.model.preset import Preset

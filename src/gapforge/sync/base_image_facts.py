@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from gapforge.base.errors import FetchError
 from gapforge.base.i18n import _
 from gapforge.model import debian_control
-from gapforge.model.base_image_rules import UNKNOWN_OS
+from gapforge.model.usable_base_image import UNKNOWN_OS
 from gapforge.sync.oci_layout import Layout, environment, open_layer
 
 WANTED = (

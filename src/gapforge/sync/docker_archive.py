@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from gapforge.base.compressed import MAGIC_LENGTH, compression, damage_as
+from gapforge.base.compression import MAGIC_LENGTH, compression, damage_as, uncompressed
 from gapforge.base.errors import Fault, FetchError, ToolError
 from gapforge.base.files import CHUNK, open_buffered
 from gapforge.base.i18n import _
-from gapforge.base.json_text import parse_json
 from gapforge.base.storage_errors import storage_errors
+from gapforge.base.strict_json import parse_json
 from gapforge.model import names
 from gapforge.sync import oci_layout
 from gapforge.sync.oci_layout import Blob
@@ -70,7 +70,7 @@ class _Members:
         # compressed archive is to unpack it again each time.
         with (
             open_buffered(file, follow=True) as stored,
-            oci_layout.uncompressed(stored, compression(_peek(stored))) as plain,
+            uncompressed(stored, compression(_peek(stored))) as plain,
             tarfile.open(fileobj=plain, mode="r|") as archive,
         ):
             for member in archive:
@@ -110,7 +110,7 @@ class _Members:
         with (
             damage_as(lambda cause: _not_unpacked(self.file, cause)),
             open_buffered(layer.path(self.destination)) as stored,
-            oci_layout.uncompressed(stored, kind) as plain,
+            uncompressed(stored, kind) as plain,
         ):
             return _store(plain, self.destination)
 

@@ -31,16 +31,17 @@ from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import Fault, FetchError, Interrupted
 from gapforge.base.files import CHUNK, UnsuitableFile, open_buffered, open_regular, sha256_bytes
 from gapforge.base.i18n import _, ngettext
-from gapforge.base.json_text import read_json
-from gapforge.base.progress import Progress, human_bytes
+from gapforge.base.progress import Progress
 from gapforge.base.storage_errors import storage_errors
+from gapforge.base.strict_json import read_json
 from gapforge.base.system_errors import unreadable
-from gapforge.base.text import whole_number
+from gapforge.base.text_layout import whole_number
+from gapforge.base.units import human_bytes
 from gapforge.base.write_files import is_own, open_own, open_replaced
 from gapforge.store.store import Store
-from gapforge.sync import github
-from gapforge.sync.http_get import Answer, Request, get, quoted
+from gapforge.sync import private_github_files
 from gapforge.sync.network import Network, clock_hint
+from gapforge.sync.small_requests import Answer, Request, get, quoted
 
 CONNECT_SECONDS = 30
 STALL_SECONDS = 60  # without a byte, until the connection counts as interrupted
@@ -290,7 +291,7 @@ class Downloader:
             except _ChecksumError as error:
                 if file is None or not private or file.asset:
                     raise
-                raise _FinalError(github.other_archive(str(error))) from None
+                raise _FinalError(private_github_files.other_archive(str(error))) from None
             except _StartOver as error:
                 self._forget(part)
                 if started_over:
@@ -319,7 +320,7 @@ class Downloader:
                 if self._stop.wait(pause):
                     raise Interrupted(_("stopped")) from None
 
-    def _private_request(self, file: github.PrivateFile) -> Request:
+    def _private_request(self, file: private_github_files.PrivateFile) -> Request:
         """Return the request for a file of a private repository. Raise _FinalError without one."""
         service = self.network.github
         if not service.token:
@@ -331,12 +332,12 @@ class Downloader:
                 answer = get(service.release(file), once, headers=service.headers(accept))
                 if answer.status != 200:
                     _raise_for_status(answer, service.refusal(file, answer.status, answer.headers))
-                file = github.asset_in(answer.body, file)[0]
+                file = private_github_files.asset_in(answer.body, file)[0]
         except FetchError as error:
             raise _TemporaryError(error.message) from None
-        except github.RefusedError as error:
+        except private_github_files.RefusedError as error:
             raise _FinalError(str(error)) from None
-        return Request(service.address(file), service.headers(github.OCTETS))
+        return Request(service.address(file), service.headers(private_github_files.OCTETS))
 
     def _transfer(self, want: Want, request: Request, part: _Part) -> None:
         """Append what is missing of the file to ``part``."""

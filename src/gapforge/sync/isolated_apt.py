@@ -26,8 +26,8 @@ from gapforge.sync import apt_sources
 from gapforge.sync.apt_errors import accepts_expired, update_failure
 from gapforge.sync.apt_sources import SourceEntry
 from gapforge.sync.base_image_facts import ImageFiles
-from gapforge.sync.http_get import last_line
 from gapforge.sync.network import Network
+from gapforge.sync.small_requests import last_line
 
 LOCAL_REPO = "local-repo"  # the origin of packages from a local-repository .deb
 KEY_LIMIT = 4 << 20  # bytes; keyrings have some kilobytes

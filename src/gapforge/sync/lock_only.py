@@ -17,7 +17,7 @@ from gapforge.base.errors import FetchError
 from gapforge.base.i18n import _
 from gapforge.base.marked_folders import remove_folder
 from gapforge.base.project import Project
-from gapforge.base.text import whole_number
+from gapforge.base.text_layout import whole_number
 from gapforge.model import unresolved_item as items
 from gapforge.model.lock import PACKAGES_INDEX, Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
@@ -26,8 +26,6 @@ from gapforge.model.unresolved_item import Reason, UnresolvedItem
 from gapforge.store.known_sizes import read_known_sizes
 from gapforge.sync import base_images, registry_images, source_archives, target_python
 from gapforge.sync.download import Want
-from gapforge.sync.github import PrivateFile, RefusedError, asset_in
-from gapforge.sync.http_get import get
 from gapforge.sync.lock_diff import compare
 from gapforge.sync.lock_entries import (
     REQUIREMENTS,
@@ -43,8 +41,10 @@ from gapforge.sync.lock_entries import (
 )
 from gapforge.sync.network import Network, NoAnswerError
 from gapforge.sync.oci_layout import Files
+from gapforge.sync.private_github_files import PrivateFile, RefusedError, asset_in
 from gapforge.sync.python_packages import INSTALL_TOOL, Wheel
-from gapforge.sync.run import BUILDER, Options, Outcome, Run, execute
+from gapforge.sync.shared_steps import BUILDER, Options, Outcome, Run, execute
+from gapforge.sync.small_requests import get
 from gapforge.sync.wheel_licence import licence_in, licence_of
 
 ImageAnswer = tuple[LockedImage, Files] | Reason

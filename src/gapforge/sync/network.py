@@ -42,8 +42,8 @@ from gapforge.model import credentials
 from gapforge.model.credentials import Credentials
 from gapforge.model.unresolved_item import Reason
 from gapforge.sync import pip_settings
-from gapforge.sync.github import GitHub
 from gapforge.sync.pip_settings import PipSettings
+from gapforge.sync.private_github_files import GitHub
 
 PROXIES = ("http_proxy", "https_proxy")
 CERTIFICATES = (

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
-import lzma
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from gapforge.base import limits, process
-from gapforge.base.compressed import MAGIC_LENGTH, compression, damage_as
+from gapforge.base import limits
+from gapforge.base.compression import MAGIC_LENGTH, compression, damage_as, uncompressed
 from gapforge.base.errors import Fault, FetchError
 from gapforge.base.files import CHUNK, open_buffered
 from gapforge.base.i18n import _
-from gapforge.base.json_text import canonical_json, parse_json, read_json
+from gapforge.base.strict_json import canonical_json, parse_json, read_json
 from gapforge.base.system_errors import error_text, os_reason
 from gapforge.base.write_files import write_text
-from gapforge.model import base_image_rules
+from gapforge.model import usable_base_image
 from gapforge.model.names import DOCKER_LIST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -102,8 +99,8 @@ def read_layout(folder: Path) -> Layout:
             ),
             hint=_fetch_again(),
         ) from error
-    base_image_rules.check_configuration(config, str(folder))
-    base_image_rules.check_compression(
+    usable_base_image.check_configuration(config, str(folder))
+    usable_base_image.check_compression(
         (compression_of(folder, layer) for layer in layers), str(folder)
     )
     return Layout(
@@ -230,30 +227,6 @@ def compression_of(folder: Path, blob: Blob) -> str:
             return compression(file.read(MAGIC_LENGTH))
     except OSError:
         return ""  # _checked reports it
-
-
-_READERS: Mapping[str, Callable[..., Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
-
-
-@contextmanager
-def uncompressed(stored: IO[bytes], kind: str) -> Iterator[IO[bytes]]:
-    """Yield the content of a file with the compression ``kind``.
-
-    zstd needs the program ``zstd``.
-    """
-    if kind == "zstd":
-
-        def feed(pipe: IO[bytes]) -> None:
-            while chunk := stored.read(CHUNK):
-                pipe.write(chunk)
-
-        with process.piped(["zstd", "-dc"], feed=feed) as output:
-            yield output
-    elif kind:
-        with _READERS[kind](stored) as output:
-            yield output
-    else:
-        yield stored
 
 
 @contextmanager

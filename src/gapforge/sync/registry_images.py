@@ -18,14 +18,14 @@ from gapforge.base.addresses import registry_of
 from gapforge.base.errors import Fault, FetchError, GapforgeError, StorageError, ToolError
 from gapforge.base.files import sha256_bytes, sha256_file
 from gapforge.base.i18n import _
-from gapforge.base.json_text import parse_json, read_json
 from gapforge.base.marked_folders import mark_folder, remove_folder
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.storage_errors import storage_errors
+from gapforge.base.strict_json import parse_json, read_json
 from gapforge.base.system_errors import error_text
 from gapforge.base.write_files import link_or_copy
-from gapforge.model import base_image_rules, names
+from gapforge.model import names, usable_base_image
 from gapforge.model.credentials import REGISTRY_LOGINS
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage
@@ -70,7 +70,7 @@ def look_up(base: BaseImage, network: Network) -> tuple[LockedImage, oci_layout.
         if f"sha256:{sha256_bytes(config)}" != config_blob.digest:
             raise ValueError(_("the configuration is not the one that the manifest names"))
         parsed = parse_json(config)
-        base_image_rules.check_configuration(parsed, base.image)
+        usable_base_image.check_configuration(parsed, base.image)
         env = oci_layout.environment(parsed)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unusable(base.image, error) from error
@@ -102,7 +102,7 @@ def _read_manifest(found: _Found, image: str) -> tuple[str, oci_layout.Blob, lis
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unusable(image, error) from error
     zstd = ["zstd" for layer in layers if layer.media_type.endswith("+zstd")]
-    base_image_rules.check_compression(zstd, image)
+    usable_base_image.check_compression(zstd, image)
     return media_type, config, layers
 
 
@@ -373,7 +373,7 @@ def _document(raw: bytes, image: str) -> dict[str, Any]:
 def _choose(index: Mapping[str, Any], image: str) -> str:
     """Return the digest of the manifest that every amd64 machine can use."""
     entries = [e for e in index.get("manifests") or () if isinstance(e, dict)]
-    digest = str(base_image_rules.select_manifest(entries, image).get("digest", ""))
+    digest = str(usable_base_image.select_manifest(entries, image).get("digest", ""))
     if not oci_layout.DIGEST.fullmatch(digest):
         raise FetchError(
             _("unsupported digest {digest!r}; expected sha256:<64 hex digits>", digest=digest),

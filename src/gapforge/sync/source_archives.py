@@ -10,7 +10,8 @@ from gapforge.base.errors import Fault, FetchError, GatedError, UsageError
 from gapforge.base.files import sha256_file
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.process import quoted
-from gapforge.base.progress import Progress, human_bytes
+from gapforge.base.progress import Progress
+from gapforge.base.units import human_bytes
 from gapforge.model.lock import Entry
 from gapforge.model.preset import Preset, SourceArchive
 from gapforge.store.store import Store

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import IO, cast
 
 from gapforge.base import limits
-from gapforge.base.compressed import MAGIC_LENGTH, compression, damage_as
+from gapforge.base.compression import MAGIC_LENGTH, compression, damage_as, uncompressed
 from gapforge.base.errors import CompatibilityError, Fault, FetchError, PresetError, ToolError
 from gapforge.base.files import open_buffered
 from gapforge.base.i18n import _, ngettext
 from gapforge.model.component import StatedVersion
 from gapforge.model.preset import Preset
-from gapforge.model.source_versions import number_in, stated_versions
+from gapforge.model.stated_versions import number_in, stated_versions
 from gapforge.model.versions import begins_with
-from gapforge.sync import oci_layout
 
 
 @dataclass(frozen=True)
@@ -207,7 +206,7 @@ def _search_zip(stored: IO[bytes], search: _Search) -> None:
 
 def _search_tar(stored: IO[bytes], kind: str, search: _Search) -> None:
     with (
-        oci_layout.uncompressed(stored, kind) as plain,
+        uncompressed(stored, kind) as plain,
         tarfile.open(fileobj=cast(IO[bytes], _Bounded(plain)), mode="r|") as archive,
     ):
         for member in archive:

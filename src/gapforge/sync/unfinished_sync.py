@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base.files import SHA256_HEX
-from gapforge.base.json_text import canonical_json, read_json
 from gapforge.base.marked_folders import remove_folder
-from gapforge.base.progress import DAY, HOUR
+from gapforge.base.strict_json import canonical_json, read_json
+from gapforge.base.units import DAY, HOUR
 from gapforge.base.write_files import write_text
 from gapforge.model.lock import Entry, LockedImage
 from gapforge.model.preset import BaseImage, Preset
-from gapforge.store import unfinished_imports
-from gapforge.store.unfinished_imports import BUNDLE_PART
+from gapforge.store import incomplete_bundles
+from gapforge.store.incomplete_bundles import BUNDLE_PART
 from gapforge.sync.oci_layout import Files
 
 STALE_DAYS = 30  # a partial download that was not continued for so long is deleted
@@ -99,7 +99,7 @@ def clear_leftovers(partial: Path) -> None:
 
     The parts of volumes stay while an import needs them, however long the next volume takes.
     """
-    imports, unknown = unfinished_imports.read_all(partial.parent)
+    imports, unknown = incomplete_bundles.read_all(partial.parent)
     needed = frozenset[str]().union(*(each.objects for each in imports))
     for path in sorted(partial.iterdir()):
         bundled = BUNDLE_PART.fullmatch(path.name)

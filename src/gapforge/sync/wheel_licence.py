@@ -8,7 +8,7 @@ import zipfile
 from email.parser import BytesParser
 from pathlib import Path
 
-from gapforge.base.compressed import damage_as
+from gapforge.base.compression import damage_as
 from gapforge.base.files import open_buffered
 
 LONGEST = 80  # characters; some packages put the whole text of the licence into the field

@@ -26,9 +26,9 @@ from gapforge.base import limits
 from gapforge.base.errors import Fault, TrustError
 from gapforge.base.files import SHA256_HEX, read_regular
 from gapforge.base.i18n import _
-from gapforge.base.json_text import canonical_json, parse_json
 from gapforge.base.process_locks import exclusive
 from gapforge.base.project import Project
+from gapforge.base.strict_json import canonical_json, parse_json
 from gapforge.base.system_errors import unreadable
 from gapforge.base.write_files import remove_file, write_text
 

@@ -26,7 +26,7 @@ from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
 from gapforge.base.paths import given_path, real_path
 from gapforge.base.system_errors import unreadable
-from gapforge.base.text import printable
+from gapforge.base.text_layout import printable
 
 BUNDLE, LOCK, CUSTODY = "gapforge-bundle", "gapforge-lock", "gapforge-custody"  # namespaces
 SUFFIX = ".sig"

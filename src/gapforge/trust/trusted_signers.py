@@ -26,7 +26,7 @@ from gapforge.base.project import Project
 from gapforge.base.storage_errors import storage_errors
 from gapforge.base.sudo_caller import sudo_caller
 from gapforge.base.system_errors import unreadable
-from gapforge.base.text import printable
+from gapforge.base.text_layout import printable
 from gapforge.base.write_files import write_text
 from gapforge.model import lock as locks
 from gapforge.model.lock import LOCK_FILE

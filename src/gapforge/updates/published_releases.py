@@ -19,12 +19,12 @@ from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import FetchError, ToolError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.i18n import _
-from gapforge.base.json_text import parse_json
-from gapforge.base.text import whole_number
+from gapforge.base.strict_json import parse_json
+from gapforge.base.text_layout import whole_number
 from gapforge.model.catalog import documents
 from gapforge.model.versions import key
-from gapforge.sync.http_get import Answer, get, last_line
 from gapforge.sync.network import Network
+from gapforge.sync.small_requests import Answer, get, last_line
 
 _MAX_PAGES = 30  # of 100 tags; no project here has more
 _LAST_SECOND = 1 << 40  # that time.gmtime converts on every system

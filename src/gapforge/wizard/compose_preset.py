@@ -14,7 +14,7 @@ from gapforge.base.i18n import N_, _, in_both_languages
 from gapforge.base.project import Project
 from gapforge.compat import opencv, tensorrt
 from gapforge.compat.findings import Finding, nearest_version
-from gapforge.compat.gpus import runs, torch_code
+from gapforge.compat.gpu_code import runs, torch_code
 from gapforge.compat.rules import check_preset
 from gapforge.compat.torch import builds_for, cuda_build, wanted_build
 from gapforge.model import preset as presets

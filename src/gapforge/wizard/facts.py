@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from gapforge.base import limits
 from gapforge.base.errors import GapforgeError
 from gapforge.base.i18n import _
-from gapforge.base.json_text import read_json
-from gapforge.base.progress import human_bytes, human_time
 from gapforge.base.project import Project
+from gapforge.base.strict_json import read_json
+from gapforge.base.units import human_bytes, human_time
 from gapforge.doctor.check_result import CheckResult
 from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from gapforge.base.i18n import _
-from gapforge.base.text import whole_number
+from gapforge.base.text_layout import whole_number
 from gapforge.model.schema import nearest
 from gapforge.wizard.choices import MenuItem
 from gapforge.wizard.questions import CONFIRM, Question

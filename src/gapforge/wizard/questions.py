@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from gapforge.base.errors import GapforgeError
 from gapforge.base.i18n import _, localized
 from gapforge.base.process import quoted
-from gapforge.base.progress import human_bytes
+from gapforge.base.units import human_bytes
 from gapforge.doctor.check_result import FAIL, OK, WARN, CheckResult
 from gapforge.model.preset import Preset
 from gapforge.model.preset_status import Readiness

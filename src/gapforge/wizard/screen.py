@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gapforge.base.i18n import _
-from gapforge.base.text import cut, fold, label_rows, pad, width
+from gapforge.base.text_layout import cut, fold, label_rows, pad, width
 from gapforge.wizard.menu import Menu
 from gapforge.wizard.questions import Question
 

@@ -10,7 +10,7 @@ from bundles import carry, hashes, receive, sender, site_at
 from gapforge.base.files import sha256_file
 from gapforge.base.write_files import remove_file, write_bytes, write_text
 from gapforge.bundle import partial_objects
-from gapforge.store import unfinished_imports
+from gapforge.store import incomplete_bundles
 from gapforge.store.store import Store
 from gapforge.trust import ssh_signatures, trusted_signers
 from power_cut import power_cut
@@ -83,7 +83,7 @@ def test_volumes_and_imports_survive_power_cut(
     assert {folder.name for folder in disk.lost} <= {"partial"}
     assert site.artifacts not in disk.lost and site.presets not in disk.lost
     with power_cut(monkeypatch) as disk:
-        unfinished_imports.forget(site.store, packed.plan.bundle)
+        incomplete_bundles.forget(site.store, packed.plan.bundle)
     assert not [folder for folder in disk.lost if folder.exists()]
 
 

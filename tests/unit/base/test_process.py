@@ -346,6 +346,6 @@ def test_zombie_is_no_living_group() -> None:
 def test_command_is_shown_without_its_secrets(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verbose: bool
 ) -> None:
-    monkeypatch.setattr(process.console, "verbose", lambda: verbose)
+    monkeypatch.setattr(process.output_mode, "verbose", lambda: verbose)
     assert process.run(["echo", "a b", "s3cret"], redact=["s3cret"]).output == "a b s3cret\n"
     assert capsys.readouterr().err == "+ echo 'a b' ***\n" * verbose

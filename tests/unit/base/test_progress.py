@@ -8,8 +8,9 @@ import threading
 import pytest
 
 from gapforge.base import progress as module
-from gapforge.base.progress import Progress, human_bytes, human_time
-from gapforge.base.text import width
+from gapforge.base.progress import Progress
+from gapforge.base.text_layout import width
+from gapforge.base.units import human_time
 
 
 class Terminal(io.StringIO):
@@ -21,37 +22,6 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
         monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (1_500_000, "1.5 MB"),
-        (2_600_000_000, "2.6 GB"),
-        (3e12, "3.00 TB"),
-    ],
-)
-def test_bytes_are_shown_in_decimal_units(count: float, text: str) -> None:
-    assert human_bytes(count) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (-1, "0 s"),
-        (0.4, "0 s"),
-        (59.4, "59 s"),
-        (60, "1 min 00 s"),
-        (185, "3 min 05 s"),
-        (3599.9, "1 h 00 min"),
-        (7800, "2 h 10 min"),
-    ],
-)
-def test_seconds_are_shown_in_larger_units(seconds: float, text: str) -> None:
-    assert human_time(seconds) == text
 
 
 def test_plain_lines_come_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from gapforge.base import process
 from gapforge.base.errors import ToolError, TrustError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
-from gapforge.base.text import utc
+from gapforge.base.text_layout import utc
 from gapforge.bundle import check_signatures
 from gapforge.bundle.bundle_index import BundleIndex, VolumeEntry
 from gapforge.bundle.check_signatures import REPOSITORY, SignatureCheck

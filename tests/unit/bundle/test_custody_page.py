@@ -15,7 +15,7 @@ import pytest
 from bundles import PRESET, RUN_ENV, Sender, sender, site_at
 from fabricated_artifacts import write_lock
 from gapforge.base.project import Project
-from gapforge.base.text import width
+from gapforge.base.text_layout import width
 from gapforge.bundle import custody_facts
 from gapforge.bundle.custody_page import (
     COLUMNS,

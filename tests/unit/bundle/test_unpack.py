@@ -25,7 +25,7 @@ from gapforge.bundle.repair_request import RepairRequest, read_request, request_
 from gapforge.bundle.unpack import ImportResult, unpack
 from gapforge.bundle.volume_format import BundledPreset, Part, Volume
 from gapforge.bundle.volume_reader import read_volume
-from gapforge.store import unfinished_imports
+from gapforge.store import incomplete_bundles
 from gapforge.store.store import Store, preset_in_use
 from gapforge.store.verify_artifacts import verify
 from gapforge.trust.trusted_signers import Untrusted
@@ -308,7 +308,7 @@ def test_incomplete_preset_protects_and_requests_its_objects(tmp_path: Path, sit
     run._create_artifacts(bundled)
     missing = {of(b"b" * 200)}
     assert run.missing == missing and run.result.incomplete == {PRESET: 1}
-    (record,), faults = unfinished_imports.read_all(site.store)
+    (record,), faults = incomplete_bundles.read_all(site.store)
     assert record.bundle == BUNDLE and record.presets == (PRESET,) and not faults
     assert record.objects == {sha256_bytes(b"a" * 100), sha256_bytes(b"b" * 200)}
     # An object of another size than in the lock is not the one of the lock.
@@ -376,7 +376,7 @@ def test_signatures_are_asked_before_and_told_after(
     assert result.complete is signed and result.request is None
     folder = site.artifacts_of(PRESET)
     assert result.presets == [PRESET] * signed and folder.exists() is signed
-    assert unfinished_imports.recorded_bundles(site.store) == [bundle] * (not signed)
+    assert incomplete_bundles.recorded_bundles(site.store) == [bundle] * (not signed)
     if signed:
         assert (folder / "lock.json.sig").read_bytes() == b"signature"
 
@@ -568,7 +568,7 @@ def test_complete_import_removes_its_record(tmp_path: Path, site: Project) -> No
     first, second = sorted((tmp_path / "medium").glob("*.gfv"))
     result = receive(site, first)
     assert not result.complete and result.missing_volumes == [2] and result.request is not None
-    assert unfinished_imports.recorded_bundles(site.store) == [packed.plan.bundle]
+    assert incomplete_bundles.recorded_bundles(site.store) == [packed.plan.bundle]
     held = hashes(site)
     assert set(result.objects) == held and result.imported == len(held)
     sizes = {part.sha256: part.size for part in packed.plan.parts}
@@ -577,7 +577,7 @@ def test_complete_import_removes_its_record(tmp_path: Path, site: Project) -> No
     assert result.complete and result.request is None and result.already == len(held)
     assert not result.objects.keys() & held
     assert hashes(site) == held | result.objects.keys() | {packed.plan.presets[0].sums}
-    assert unfinished_imports.recorded_bundles(site.store) == []
+    assert incomplete_bundles.recorded_bundles(site.store) == []
     assert (result.copies, result.copied, result.unexpected) == (0, 0, {})
     (site.artifacts_of(PRESET) / "stranger").write_bytes(b"")
     again = receive(site, first, second)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.base import console
+from gapforge.base import output_mode
 from gapforge.base.errors import Fault, PresetError
 from gapforge.base.i18n import use_language
-from gapforge.base.text import label_rows, width
+from gapforge.base.text_layout import label_rows, width
 from gapforge.cli import completion, man_page, verb_parsers
 from gapforge.cli.main import main
 from gapforge.cli.output import Row, print_error, show, show_table, table, warn
@@ -38,7 +38,7 @@ NOTES = ["the first note is a sentence with several words"]
 def usual_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "TERM"):
         monkeypatch.delenv(key, raising=False)
-    console.set_mode()
+    output_mode.set_mode()
 
 
 @pytest.mark.parametrize("columns", [40, 59, 60, 80, 110])
@@ -73,7 +73,7 @@ def test_labels_and_texts_fit_the_window(
     shown = " ".join(lines).split()
     assert shown.count("seven") == 3, "no word was broken or lost"
     assert lines[0] == ("  상태: ready" if columns == 40 else "  상태     ready")
-    console.set_mode(plain=True)
+    output_mode.set_mode(plain=True)
     assert label_rows(rows, columns)[0] == "  상태: ready", "nothing told by alignment"
 
 
@@ -164,7 +164,7 @@ def test_table_in_a_pipe_has_one_line_for_each_row() -> None:
 def test_plain_tells_nothing_by_alignment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "110")
     monkeypatch.setenv("FORCE_COLOR", "1")
-    console.set_mode(plain=True)
+    output_mode.set_mode(plain=True)
     lines = table(HEAD, [Row(ROWS[0], verdict="fail"), Row(ROWS[1], verdict="ok")])
     assert lines[:3] == [ROWS[0][0], f"  STATE: {ROWS[0][1]}", f"  요약: {ROWS[0][2]}"]
     assert table(("", "", ""), [Row(("get", "1 kB", "a.deb"))], indent=2) == ["  get 1 kB a.deb"]
@@ -196,7 +196,7 @@ def test_verbose_before_and_after_the_verb(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = []
-    monkeypatch.setattr(console, "set_mode", lambda **modes: seen.append(modes))
+    monkeypatch.setattr(output_mode, "set_mode", lambda **modes: seen.append(modes))
     assert main(words) == 0
     assert seen[-1] == {"quiet": False, "verbose": True, "plain": False}
     json.loads(capsys.readouterr().out)
@@ -206,7 +206,7 @@ def test_variables_set_the_mode_and_must_be_switches(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GAPFORGE_QUIET", "1")
-    assert main(["list"]) == 0 and console.quiet()
+    assert main(["list"]) == 0 and output_mode.quiet()
     monkeypatch.setenv("GAPFORGE_QUIET", "maybe")
     assert main(["list"]) == 2
 
@@ -222,13 +222,13 @@ def test_quiet_prints_names_and_what_needs_attention(
     assert main(["check", "--quiet", "debian12-cpu-quickstart", "none"]) == 3
     told = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in told if line[0] not in " 1"] == ["none"]
-    console.set_mode()
+    output_mode.set_mode()
     fine = CheckResult(check="os", title="OS", status=OK, found="a", needed="a")
     bad = CheckResult(
         check="memory", title="memory", status=FAIL, found="y", needed="z", action="do this"
     )
     assert "OS" in doctor.render([fine, bad]).split()
-    console.set_mode(quiet=True)
+    output_mode.set_mode(quiet=True)
     shown = doctor.render([fine, bad])
     assert "OS" not in shown.split() and {"memory", "y", "z", "do"} <= set(shown.split())
     assert len(doctor.render([fine]).splitlines()) == 1, "only the total"

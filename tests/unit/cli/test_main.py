@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gapforge.base.errors import ERROR_CLASSES, EngineError
-from gapforge.base.text import width
+from gapforge.base.text_layout import width
 from gapforge.cli import main as cli
 from gapforge.cli.argument_parser import Parser
 from samples import ROOT

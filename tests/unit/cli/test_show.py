@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import samples
-from gapforge.base.text import width
+from gapforge.base.text_layout import width
 from gapforge.cli.main import main
 from gapforge.model import preset as presets
 from samples import ROOT, raw_preset

@@ -12,14 +12,14 @@ from test_rules import stack
 
 import samples
 from gapforge.compat import (
+    archive_versions,
     base_image,
     driver,
     ffmpeg,
-    gpus,
+    gpu_code,
     host_compiler,
     opencv,
     redistribution,
-    source_versions,
 )
 from gapforge.compat.driver import DriverNeed, driver_need, usual_need
 from gapforge.compat.findings import Finding
@@ -170,7 +170,7 @@ def test_driver_is_not_judged_where_the_need_is_unknown() -> None:
 def test_gpu_runs_code_of_its_major_version(
     compute: str, compiled: tuple[str, ...], runs: bool
 ) -> None:
-    assert gpus.runs(compute, compiled) is runs
+    assert gpu_code.runs(compute, compiled) is runs
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_code_of_a_torch_build(version: str, build: str, code: tuple[str, ...] |
         TorchCode("2.0", "2.8", ("cu118",), ("8.0",)),
         TorchCode("2.8", "2.11", ("cu118", "cu121"), ("9.0",)),
     )
-    assert gpus.torch_code(version, build, replace(CATALOG, torch_code=known)) == code
+    assert gpu_code.torch_code(version, build, replace(CATALOG, torch_code=known)) == code
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_gpus_of_a_tensorrt(version: str, compute: str, supported: bool | None) 
         tensorrt_dropped=(("7.0", "10.0"),),
         tensorrt_first={"6.1": "8.6", "7.0": "8.6", "8.9": "9.0"},
     )
-    assert gpus.tensorrt_supports(version, compute, catalog) is supported
+    assert gpu_code.tensorrt_supports(version, compute, catalog) is supported
 
 
 # -- host compiler
@@ -524,7 +524,7 @@ def archive(**facts: Any) -> Any:
 
 
 def test_facts_of_an_archive_are_compared_in_order() -> None:
-    found = source_versions._found(
+    found = archive_versions._found(
         archive(
             sha256="1" * 64,
             version="1.1",
@@ -541,11 +541,11 @@ def test_facts_of_an_archive_are_compared_in_order() -> None:
         ("$.sources.ffmpeg.urls", "3.3"),
         ("$.sources.ffmpeg.file", "4.4"),
     ]
-    assert list(source_versions._found(archive(), {})) == []
+    assert list(archive_versions._found(archive(), {})) == []
 
 
 def test_checksums_of_every_archive_are_known() -> None:
-    known = source_versions._versions_by_checksum(CATALOG)
+    known = archive_versions._versions_by_checksum(CATALOG)
     assert "" not in known
     for releases in (CATALOG.ffmpeg, CATALOG.opencv):
         for version, archives in releases.items():
@@ -564,7 +564,7 @@ def test_only_the_first_contradiction_of_an_archive_is_named() -> None:
     def said() -> list[tuple[str, str, object]]:
         return [
             (f.path, str(values_of(f.reason)["found"]), values_of(f.suggestion)["option"])
-            for f in source_versions.check(own, CATALOG)
+            for f in archive_versions.check(own, CATALOG)
         ]
 
     assert said() == [("$.sources.ffmpeg.version", "3.3", "ffmpeg.version")]

@@ -22,7 +22,7 @@ from gapforge.compat.driver import (
     driver_need,
 )
 from gapforge.compat.findings import Finding
-from gapforge.compat.gpus import tensorrt_supports
+from gapforge.compat.gpu_code import tensorrt_supports
 from gapforge.compat.rules import check_preset
 from gapforge.compat.tensorrt import short_version
 from gapforge.compat.torch import builds_for

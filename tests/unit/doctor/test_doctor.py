@@ -14,7 +14,7 @@ import pytest
 import samples
 from gapforge.base.errors import EngineError, NotReadyError
 from gapforge.base.project import Project
-from gapforge.base.text import width
+from gapforge.base.text_layout import width
 from gapforge.cli.verbs import doctor as cli
 from gapforge.compat.driver import DriverNeed
 from gapforge.doctor import (

@@ -14,9 +14,9 @@ import pytest
 
 from gapforge.base import process
 from gapforge.base.errors import BusyError, EngineError
-from gapforge.base.json_text import canonical_json
 from gapforge.base.marked_folders import mark_folder
 from gapforge.base.project import Project
+from gapforge.base.strict_json import canonical_json
 from gapforge.cli.verbs import engine as command
 from gapforge.engine import private_daemon, private_daemon_state
 from raised_errors import assert_error, values_of

@@ -19,7 +19,7 @@ import samples
 from checkout import copy_repository
 from fabricated_artifacts import write_lock
 from fake_docker import Fake
-from gapforge.base import console
+from gapforge.base import output_mode
 from gapforge.base.errors import (
     BusyError,
     EngineError,
@@ -36,7 +36,7 @@ from gapforge.cli.verbs import build as build_verb
 from gapforge.cli.verbs import check
 from gapforge.engine import detect
 from gapforge.engine.protocol import Engine
-from gapforge.image import build, build_inputs, load_base_images, smoke_checks
+from gapforge.image import build, load_base_images, read_inputs, smoke_checks
 from gapforge.image.plan import make_plan
 from gapforge.image.smoke_checks import CheckResult
 from gapforge.image.source_copy import copy_source
@@ -53,13 +53,13 @@ from tiny_image import make_layout
 
 def test_base_image_of_another_os_is_refused(project: Project) -> None:
     preset = presets.find(project.presets, PRESET)
-    lock = build_inputs.load_lock(project, preset)
+    lock = read_inputs.load_lock(project, preset)
     images = {role: replace(image, os_id="fedora") for role, image in lock.images.items()}
     file = project.artifacts_of(PRESET) / "lock.json"
     file.unlink()
     file.write_text(replace(lock, images=images).render())
     with pytest.raises(TargetError) as error:
-        build_inputs.read_inputs(project, preset, build_inputs.Options(type="runtime"))
+        read_inputs.read_inputs(project, preset, read_inputs.Options(type="runtime"))
     assert_error(error.value, TargetError, hint={"name": PRESET})
     assert len(error.value.faults) == 2
     for fault in error.value.faults:
@@ -72,7 +72,7 @@ def test_lock_with_a_wheel_over_cv2_is_refused(project: Project) -> None:
     shutil.copytree(Path(__file__).parents[3] / "components", project.components)
     shutil.copytree(samples.ROOT / "examples", project.root / "examples")
     preset = presets.find(project.presets, PRESET)
-    lock = build_inputs.load_lock(project, preset)
+    lock = read_inputs.load_lock(project, preset)
     path = "wheels/opencv_python-4.10-py3-none-any.whl"
     wheel = samples.entry("wheel", path, name="opencv-python", version="4.10")
     changed = replace(lock, entries=tuple(sorted((*lock.entries, wheel), key=lambda e: e.path)))
@@ -81,7 +81,7 @@ def test_lock_with_a_wheel_over_cv2_is_refused(project: Project) -> None:
     file.write_text(changed.render())
     shown = f"artifacts/{PRESET}/lock.json"
     with pytest.raises(LockError) as error:
-        build_inputs.read_inputs(project, preset, build_inputs.Options(type="runtime"))
+        read_inputs.read_inputs(project, preset, read_inputs.Options(type="runtime"))
     assert_error(error.value, LockError, where=[f"{shown}: {path}"], hint={"name": PRESET})
     project.lock_file(PRESET).write_text(changed.render())
     report = check.examine(project, PRESET, catalogs.load(ROOT / "catalog"), samples.COMPONENTS)
@@ -95,8 +95,8 @@ def test_dry_run_needs_no_engine(
     project = Project(tmp_path / "project", tmp_path / "project/artifacts")
     preset = presets.find(project.presets, PRESET)
     samples.lay_artifacts(project.artifacts_of(PRESET), samples.lock(preset))
-    options = build_inputs.Options(type="runtime")
-    inputs = build_inputs.read_inputs(project, preset, options)
+    options = read_inputs.Options(type="runtime")
+    inputs = read_inputs.read_inputs(project, preset, options)
     monkeypatch.setenv("PATH", str(tmp_path))
     outputs = []
     for language in ("en", "ko"):
@@ -117,7 +117,7 @@ def test_dry_run_needs_no_engine(
 def test_clock_behind_the_sources_is_said_before_the_build(
     project: Project, monkeypatch: pytest.MonkeyPatch, kind: str, days: int, code: int
 ) -> None:
-    lock = build_inputs.load_lock(project, presets.find(project.presets, PRESET))
+    lock = read_inputs.load_lock(project, presets.find(project.presets, PRESET))
     entry = lock.of("source")[0]
     file = project.artifacts_of(PRESET) / entry.path
     released = 1_700_000_000
@@ -176,8 +176,8 @@ def test_image_is_tagged_only_after_smoke(
 ) -> None:
     project = project_with_artifacts(tmp_path)
     preset = presets.find(project.presets, PRESET)
-    options = build_inputs.Options(type=kind, tag="mine:1")
-    inputs = build_inputs.read_inputs(project, preset, options)
+    options = read_inputs.Options(type=kind, tag="mine:1")
+    inputs = read_inputs.read_inputs(project, preset, options)
     result = CheckResult(component="ffmpeg", check="x", ok=passes, found="1", expected="1")
     monkeypatch.setattr(smoke_checks, "run_checks", lambda *words: (result,))
     engine = detect.choose()
@@ -230,8 +230,8 @@ def test_each_checkout_checks_and_tags_its_own_image(
     """Two checkouts may build one preset in one engine, and any name may be moved meanwhile."""
     project = project_with_artifacts(tmp_path)
     preset = presets.find(project.presets, PRESET)
-    options = build_inputs.Options(type="runtime", tag="mine:1")
-    inputs = build_inputs.read_inputs(project, preset, options)
+    options = read_inputs.Options(type="runtime", tag="mine:1")
+    inputs = read_inputs.read_inputs(project, preset, options)
     engine = detect.choose()
     plan = inputs.plan(options)
     own = build.unchecked_name(plan, project)
@@ -273,7 +273,7 @@ def test_smoke_prints_one_document(
     """A failed check must not add the error as a second one."""
     project = project_with_artifacts(tmp_path)
     monkeypatch.setenv("GAPFORGE_ROOT", str(project.root))
-    lock = build_inputs.load_lock(project, presets.find(project.presets, PRESET))
+    lock = read_inputs.load_lock(project, presets.find(project.presets, PRESET))
     base = load_base_images.base_name(lock.images["runtime"].config_digest)
     load_base_images.ensure(
         detect.choose(),
@@ -295,20 +295,20 @@ def test_what_was_read_before_the_verification_must_equal_it(
 ) -> None:
     project = project_with_artifacts(tmp_path)
     preset = presets.find(project.presets, PRESET)
-    inputs = build_inputs.read_inputs(project, preset, build_inputs.Options(type="runtime"))
+    inputs = read_inputs.read_inputs(project, preset, read_inputs.Options(type="runtime"))
     lock, folder = inputs.lock, project.artifacts_of(PRESET)
     report = VerifyReport(
         preset=PRESET, artifacts=folder, files=0, bytes=0, seconds=0, faults=(), lock=lock
     )
-    monkeypatch.setattr(build_inputs, "verify", lambda *words, **options: report)
-    build_inputs.verify_artifacts(project, inputs, quiet=True)
+    monkeypatch.setattr(read_inputs, "verify", lambda *words, **options: report)
+    read_inputs.verify_artifacts(project, inputs, quiet=True)
     if changed == "lock.json":
         inputs.lock = replace(inputs.lock, images={})
     else:
         index = inputs.texts.packages_index.replace("Package:", "Package: x-", 1)
         inputs.texts = replace(inputs.texts, packages_index=index)
     with pytest.raises(VerifyError) as error:
-        build_inputs.verify_artifacts(project, inputs, quiet=True)
+        read_inputs.verify_artifacts(project, inputs, quiet=True)
     assert_error(error.value, VerifyError, name=PRESET, where=[changed])
 
 
@@ -356,7 +356,7 @@ def test_only_a_quiet_build_prints_no_progress(
     parser = ArgumentParser()
     build_verb.add_arguments(parser)
     words = ["--preset", PRESET, "--non-interactive"]
-    monkeypatch.setattr(console, "_mode", console.Mode(quiet=quiet))
+    monkeypatch.setattr(output_mode, "_mode", output_mode.Mode(quiet=quiet))
     assert build_verb.run(parser.parse_args(words, Namespace(verb="build")), project) == 0
     assert verified == [quiet]
     captured = capsys.readouterr()

@@ -24,9 +24,9 @@ from gapforge.base.errors import LintError, PresetError
 from gapforge.base.project import Project
 from gapforge.cli.verbs import check, generate
 from gapforge.image import dockerfile
-from gapforge.image.build_inputs import Options, read_inputs
 from gapforge.image.dockerfile_lint import lint
 from gapforge.image.plan import Plan
+from gapforge.image.read_inputs import Options, read_inputs
 from gapforge.model import component
 from gapforge.model import preset as presets
 from gapforge.model.lock import LockedImage

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import samples
-from gapforge.base import private_files, process
+from gapforge.base import process, temporary_secrets
 from gapforge.base.errors import FetchError, SecretError
 from gapforge.base.project import Project
 from gapforge.cli.verbs import check
@@ -113,7 +113,7 @@ def test_login_lies_in_a_private_file_that_is_removed(tmp_path: Path) -> None:
         file = Path(str(variables["REGISTRY_AUTH_FILE"]))
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
-        assert file.is_relative_to(private_files.secret_storage())
+        assert file.is_relative_to(temporary_secrets.secret_storage())
         ((host, entry),) = json.loads(file.read_text())["auths"].items()
         assert (host, base64.b64decode(entry["auth"]).decode()) == ("r.io", f"u:{SECRET}")
         assert SECRET not in repr(variables)

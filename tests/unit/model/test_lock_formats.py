@@ -85,7 +85,7 @@ def test_artifacts_with_format_1_lock_verify(
 ) -> None:
     from gapforge.sync import sync as syncing
     from gapforge.sync.network import Network
-    from gapforge.sync.run import Options
+    from gapforge.sync.shared_steps import Options
     from sync_world import NAME, World, install  # sync without a network
 
     project = Project(tmp_path, tmp_path / "artifacts")

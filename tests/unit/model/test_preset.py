@@ -558,7 +558,7 @@ def test_list_shows_readiness(project: Project, capsys: pytest.CaptureFixture[st
 
 
 def test_list_aligns_wide_characters(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gapforge.base.text import width
+    from gapforge.base.text_layout import width
 
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     rows = [

@@ -17,8 +17,8 @@ import pytest
 import doc_samples
 import terminal_recordings
 from gapforge.base.errors import ERROR_CLASSES, UsageError
-from gapforge.base.progress import human_bytes
-from gapforge.base.text import width
+from gapforge.base.text_layout import width
+from gapforge.base.units import human_bytes
 from gapforge.cli import environment_defaults, verb_parsers
 from gapforge.cli import main as cli
 from gapforge.cli.verb_parsers import VERBS

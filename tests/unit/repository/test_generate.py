@@ -19,7 +19,7 @@ from gapforge.cli.verbs import generate
 from gapforge.model import component
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
-from gapforge.tools.package_versions import Review, Stack, render, rows_of
+from gapforge.tools.package_versions_page import Review, Stack, render, rows_of
 from samples import ROOT, entry, lock, preset, raw_preset
 
 REVIEW = Review("2026-01-02", "검토", "reviewed")

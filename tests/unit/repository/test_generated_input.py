@@ -37,7 +37,7 @@ from gapforge.base.errors import (
     VerifyError,
 )
 from gapforge.base.files import sha256_bytes
-from gapforge.base.json_text import read_json
+from gapforge.base.strict_json import read_json
 from gapforge.bundle import bundle_index, repair_request, repository_archive, volume_reader
 from gapforge.bundle.partial_objects import PartialObjects
 from gapforge.bundle.volume_format import Damaged, Part, compact_json
@@ -47,17 +47,17 @@ from gapforge.image import gapforgeignore
 from gapforge.model import catalog, catalog_shape, component, debian_control, env_file, names
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
-from gapforge.store import sha256sums, unfinished_imports
+from gapforge.store import incomplete_bundles, sha256sums
 from gapforge.store.inventory import Inventory
 from gapforge.store.store import Store
 from gapforge.store.verify_artifacts import verify
 from gapforge.sync import (
     apt_resolver,
     docker_archive,
-    github,
-    http_get,
     oci_layout,
+    private_github_files,
     registry_images,
+    small_requests,
     source_contents,
     unfinished_sync,
     wheel_licence,
@@ -243,9 +243,12 @@ def _docker_manifest(path: Path) -> object:
 
 
 def _release(path: Path) -> object:
-    asset = github.PrivateFile(repository="o/r", tag="v1", asset="x.tar.gz")
-    found, size = github.asset_in(path.read_bytes(), asset)
-    assert github.GitHub().find(github.GitHub().address(found)) == found and size >= 0
+    asset = private_github_files.PrivateFile(repository="o/r", tag="v1", asset="x.tar.gz")
+    found, size = private_github_files.asset_in(path.read_bytes(), asset)
+    assert (
+        private_github_files.GitHub().find(private_github_files.GitHub().address(found)) == found
+        and size >= 0
+    )
     return found
 
 
@@ -292,7 +295,7 @@ def _control(path: Path) -> object:
 
 
 def _headers(path: Path) -> object:
-    status, headers = http_get._parse_headers(path.read_bytes().decode("latin-1"))
+    status, headers = small_requests._parse_headers(path.read_bytes().decode("latin-1"))
     assert 0 <= status < 1000
     return headers
 
@@ -370,7 +373,7 @@ READERS: dict[str, Reader] = {
     "unfinished-import": Reader(
         valid=b'{"bundle": "%s", "format": 1, "objects": ["%s"], "presets": ["p"]}'
         % (b"ab" * 12, HASH.encode()),
-        read=lambda path: unfinished_imports.read_all(path.parents[1]),
+        read=lambda path: incomplete_bundles.read_all(path.parents[1]),
         name=f"imports/{'ab' * 12}.json",
     ),
     "partial-object": Reader(
@@ -416,7 +419,7 @@ READERS: dict[str, Reader] = {
     "github-release": Reader(
         valid=b'{"assets": [{"name": "x.tar.gz", "id": 7, "size": 5}]}',
         read=_release,
-        errors=(github.RefusedError,),
+        errors=(private_github_files.RefusedError,),
     ),
     "source-archive": Reader(
         valid=_source_archive(), read=_version_in_source, errors=(FetchError,)
@@ -538,5 +541,5 @@ def test_tags_of_an_archive_of_another_type_are_refused(tags: bytes, tmp_path: P
 def test_numbers_of_assets_that_are_none_are_refused(number: bytes, tmp_path: Path) -> None:
     file = tmp_path / "release"
     file.write_bytes(b'{"assets": [{"name": "x.tar.gz", "id": %s}]}' % number)
-    with pytest.raises(github.RefusedError):
+    with pytest.raises(private_github_files.RefusedError):
         _release(file)

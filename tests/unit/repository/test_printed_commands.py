@@ -21,7 +21,7 @@ SOURCES = sorted((ROOT / "src" / "gapforge").rglob("*.py"))
 # Parts of commands in f-strings that need no quotes: names of verbs, flags, variables and presets
 # that were read, whose form is limited.
 PLAIN = {"at.prog", "self.prog", "args.verb", "verb", "variable", "name", "preset.name"}
-PLAIN |= {"self.preset.name", "options.type", "package_versions.COMMAND"}
+PLAIN |= {"self.preset.name", "options.type", "package_versions_page.COMMAND"}
 
 
 _PROGRAM = (

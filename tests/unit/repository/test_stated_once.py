@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 from gapforge.base import limits, project
-from gapforge.base.progress import human_bytes
+from gapforge.base.units import human_bytes
 from gapforge.bundle import volume_folders, volume_format
 from gapforge.cli.verbs import pack
 from gapforge.compat import base_image
 from gapforge.doctor import machine_checks
 from gapforge.engine.protocol import LEAST_DOCKER
-from gapforge.image import build_status
+from gapforge.image import build_progress
 from gapforge.model import catalog as catalogs
 from gapforge.model import lock as locks
 from gapforge.model.preset_rules import TARGET_OS
@@ -219,7 +219,7 @@ STATEMENTS = {
     ),
     "interval of a build's lines": (
         r"(?:printed )?every (\d+) seconds|(\d+)초마다",
-        {f"{build_status.PLAIN_INTERVAL:g}"},
+        {f"{build_progress.PLAIN_INTERVAL:g}"},
     ),
     "limit of a volume's index": (
         r"The limit is (\d+ MiB)|최대 크기는 (\d+ MiB)",

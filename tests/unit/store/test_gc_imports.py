@@ -16,7 +16,7 @@ from gapforge.base.project import Project
 from gapforge.bundle import unpack as unpacking
 from gapforge.bundle.volume_reader import read_volume
 from gapforge.cli import main as cli
-from gapforge.store import unfinished_imports
+from gapforge.store import incomplete_bundles
 from gapforge.store.inventory import Inventory
 from gapforge.store.store import Store
 from gapforge.store.verify_artifacts import verify
@@ -43,7 +43,7 @@ class Half:
 
     @property
     def record(self) -> Path:
-        return unfinished_imports.record_file(self.site.store, self.bundle)
+        return incomplete_bundles.record_file(self.site.store, self.bundle)
 
     def parts(self) -> list[str]:
         return sorted(p.name for p in (self.site.store / "partial").iterdir())
@@ -92,7 +92,7 @@ def test_record_is_written_before_first_object(
     seen: list[bool] = []
 
     def add(self: Store, *_: object, **__: object) -> str:
-        seen.append(unfinished_imports.record_file(site.store, half.bundle).exists())
+        seen.append(incomplete_bundles.record_file(site.store, half.bundle).exists())
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Store, "add", add)
@@ -200,11 +200,11 @@ def test_unreadable_import_record_stops_gc(
 def test_record_of_another_format_or_bundle_is_damaged(
     tmp_path: Path, number: int, bundle: str, read: bool
 ) -> None:
-    file = unfinished_imports.record_file(tmp_path, "b" * 24)
+    file = incomplete_bundles.record_file(tmp_path, "b" * 24)
     file.parent.mkdir()
     record = {"format": number, "bundle": bundle, "presets": ["p"], "objects": ["0" * 64]}
     file.write_text(json.dumps(record))
-    found, faults = unfinished_imports.read_all(tmp_path)
+    found, faults = incomplete_bundles.read_all(tmp_path)
     assert ([one.bundle for one in found] == [bundle]) is read
     assert [fault.where for fault in faults] == ([] if read else [str(file)])
 
@@ -254,7 +254,7 @@ def test_gc_drop_keeps_other_incomplete_bundle(half: Half, tmp_path: Path) -> No
     assert (
         kept < before
         and half.record.exists()
-        and unfinished_imports.recorded_bundles(half.site.store) == [half.bundle]
+        and incomplete_bundles.recorded_bundles(half.site.store) == [half.bundle]
     )
     assert receive(half.site, half.stick).complete
 
@@ -272,12 +272,12 @@ def test_volumes_with_too_many_objects_are_refused(
 
 def test_damaged_record_is_replaced_by_next(tmp_path: Path) -> None:
     bundle = "a" * 24
-    file = unfinished_imports.record_file(tmp_path, bundle)
+    file = incomplete_bundles.record_file(tmp_path, bundle)
     file.parent.mkdir()
     file.write_text("{")
-    assert [fault.where for fault in unfinished_imports.read_all(tmp_path)[1]] == [str(file)]
-    unfinished_imports.remember(tmp_path, bundle, ["x"], ["b" * 64])
-    found, faults = unfinished_imports.read_all(tmp_path)
+    assert [fault.where for fault in incomplete_bundles.read_all(tmp_path)[1]] == [str(file)]
+    incomplete_bundles.remember(tmp_path, bundle, ["x"], ["b" * 64])
+    found, faults = incomplete_bundles.read_all(tmp_path)
     assert [record.bundle for record in found] == [bundle] and not faults
 
 
@@ -286,7 +286,7 @@ def test_sync_keeps_old_parts_of_an_unfinished_import(tmp_path: Path, damaged: b
     partial = tmp_path / "partial"
     partial.mkdir()
     needed, given_up = "a" * 64, "b" * 64
-    unfinished_imports.remember(tmp_path, "1" * 24, ["p"], [needed])
+    incomplete_bundles.remember(tmp_path, "1" * 24, ["p"], [needed])
     if damaged:
         (tmp_path / "imports" / f"{'2' * 24}.json").write_text("{")
     for name in (needed, given_up):

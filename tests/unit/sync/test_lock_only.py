@@ -15,7 +15,7 @@ from gapforge.base.errors import CompatibilityError, FetchError, LockError, Reso
 from gapforge.base.project import Project
 from gapforge.cli import main as cli
 from gapforge.cli.verbs import sync as sync_verb
-from gapforge.image import build_inputs
+from gapforge.image import read_inputs
 from gapforge.model import lock as locks
 from gapforge.model import preset_status
 from gapforge.model import unresolved_item as items
@@ -25,11 +25,11 @@ from gapforge.model.to_resolve import list_to_resolve
 from gapforge.model.unresolved_item import Reason, UnresolvedItem
 from gapforge.store import verify_artifacts
 from gapforge.store.store import Store
-from gapforge.sync import lock_only, python_packages, run, wheel_licence
+from gapforge.sync import lock_only, python_packages, shared_steps, wheel_licence
 from gapforge.sync import sync as syncing
 from gapforge.sync.network import Network
-from gapforge.sync.run import Options, Outcome
-from gapforge.tools.package_versions import Review, Stack, render
+from gapforge.sync.shared_steps import Options, Outcome
+from gapforge.tools.package_versions_page import Review, Stack, render
 from raised_errors import assert_error, values_of
 from servers import file_server
 from sync_world import NAME, World, install, noise, sha, tree
@@ -229,13 +229,13 @@ def test_index_without_size_or_checksum(
         k: v.format(site=place.world.site.url) if isinstance(v, str) else v
         for k, v in missing.items()
     }
-    whole = run.Resolver.wheels
+    whole = shared_steps.Resolver.wheels
 
     def wheels(self: Any, preset: Preset, python: str) -> list[python_packages.Wheel]:
         found = whole(self, preset, python)
         return [replace(w, **fields) if w.name == "beta" else w for w in found]
 
-    monkeypatch.setattr(run.Resolver, "wheels", wheels)
+    monkeypatch.setattr(shared_steps.Resolver, "wheels", wheels)
     lock = place.pin()
     file = "" if code == items.NO_ANSWER else "beta-2.0-py3-none-any.whl"
     expected = Reason(code=code, server=items.DEFAULT_INDEX, file=file)
@@ -246,9 +246,11 @@ def test_index_without_size_or_checksum(
 def test_missing_size_is_requested_from_server(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run.Resolver.wheels
+    whole = shared_steps.Resolver.wheels
     monkeypatch.setattr(
-        run.Resolver, "wheels", lambda self, *what: [replace(w, size=0) for w in whole(self, *what)]
+        shared_steps.Resolver,
+        "wheels",
+        lambda self, *what: [replace(w, size=0) for w in whole(self, *what)],
     )
     assert {e.size for e in place.pin().of("wheel")} == {2000}
 
@@ -327,7 +329,7 @@ def test_errors_write_no_lock(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
 
     with pytest.raises(FetchError, match="GAPFORGE_OFFLINE"):
         place.pin(offline=True)
-    monkeypatch.setattr(run.Resolver, "wheels", refuse)
+    monkeypatch.setattr(shared_steps.Resolver, "wheels", refuse)
     with pytest.raises(ResolveError) as caught:
         place.pin()
     assert caught.value is unresolvable
@@ -348,7 +350,7 @@ def test_verify_and_build_reject_partial_lock(place: Place) -> None:
         own.unlink()
         own.write_text(text)
     with pytest.raises(LockError) as caught:
-        build_inputs.load_lock(place.project, place.preset)
+        read_inputs.load_lock(place.project, place.preset)
     assert_error(caught.value, LockError, count=1, where=["deb gcc"])
 
 
@@ -397,7 +399,7 @@ def test_lock_only_command(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("GAPFORGE_ROOT", str(place.root))
-    monkeypatch.setattr(build_inputs, "check_project", lambda *words: None)  # no components here
+    monkeypatch.setattr(read_inputs, "check_project", lambda *words: None)  # no components here
     monkeypatch.setenv("LANG", "C.UTF-8")
     assert cli.main(["sync", NAME, "--lock-only", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)["presets"][0]
@@ -504,9 +506,9 @@ def test_size_of_a_wheel_in_a_folder_is_known(
 ) -> None:
     file = tmp_path / "a b.whl"
     file.write_bytes(b"x" * 123)
-    whole = run.Resolver.wheels
+    whole = shared_steps.Resolver.wheels
     monkeypatch.setattr(
-        run.Resolver,
+        shared_steps.Resolver,
         "wheels",
         lambda self, *what: [replace(w, size=0, url=file.as_uri()) for w in whole(self, *what)],
     )

@@ -16,7 +16,7 @@ from gapforge.base import limits
 from gapforge.base.errors import CompatibilityError, FetchError, PresetError
 from gapforge.model import preset as presets
 from gapforge.model.preset import Preset
-from gapforge.model.source_versions import stated_versions
+from gapforge.model.stated_versions import stated_versions
 from gapforge.sync import source_contents
 from gapforge.sync.source_contents import Downloaded
 from raised_errors import assert_error, values_of

@@ -26,13 +26,13 @@ from gapforge.base.errors import (
     SecretError,
     TargetError,
 )
-from gapforge.base.json_text import canonical_json
 from gapforge.base.process_locks import exclusive
 from gapforge.base.project import Project
+from gapforge.base.strict_json import canonical_json
 from gapforge.base.write_files import write_text
 from gapforge.cli import main as cli
 from gapforge.cli.verbs import sync as sync_verb
-from gapforge.image import build_inputs
+from gapforge.image import read_inputs
 from gapforge.model import lock as locks
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset, load
@@ -42,7 +42,7 @@ from gapforge.sync import lock_only
 from gapforge.sync import sync as syncing
 from gapforge.sync.base_image_facts import ImageFiles
 from gapforge.sync.network import Network
-from gapforge.sync.run import Options, Outcome
+from gapforge.sync.shared_steps import Options, Outcome
 from github_site import TOKEN as GITHUB_TOKEN
 from github_site import github_site
 from raised_errors import assert_error, values_of
@@ -314,7 +314,7 @@ def test_presets_of_one_command_share_a_base_image(place: Place) -> None:
 
 
 def test_sync_verb_shares_base_images(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_inputs, "check_project", lambda *words: None)  # no components here
+    monkeypatch.setattr(read_inputs, "check_project", lambda *words: None)  # no components here
     monkeypatch.setenv("GAPFORGE_ROOT", str(place.root))
     for name in ("one", "two"):
         file = place.root / "presets" / f"{name}.json"
@@ -400,7 +400,7 @@ def test_copies_are_reported_without_hard_links(
 
     monkeypatch.setattr("os.link", link)
     subprocess.run(["rm", "-r", str(place.artifacts)], check=True)
-    monkeypatch.setattr(build_inputs, "check_project", lambda *words: None)  # no components here
+    monkeypatch.setattr(read_inputs, "check_project", lambda *words: None)  # no components here
     monkeypatch.setenv("GAPFORGE_ROOT", str(place.root))
     assert cli.main(["sync", NAME, "--json"]) == 0
     files = [p for p in place.artifacts.rglob("*") if p.is_file()]
@@ -721,7 +721,7 @@ def test_sync_verb_reads_the_credentials_of_the_env_file(
 ) -> None:
     monkeypatch.delenv("GITHUB_TOKEN", raising=False)
     monkeypatch.delenv("REGISTRY_LOGINS", raising=False)
-    monkeypatch.setattr(build_inputs, "check_project", lambda *words: None)  # no components here
+    monkeypatch.setattr(read_inputs, "check_project", lambda *words: None)  # no components here
     monkeypatch.chdir(place.root)
     env = place.root / ".env"
     seen: list[str] = []

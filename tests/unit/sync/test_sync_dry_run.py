@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import samples
-from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
+from gapforge.base.units import human_bytes
 from gapforge.cli.verbs import sync
 from gapforge.doctor import disk_estimate
 from gapforge.model import preset as presets

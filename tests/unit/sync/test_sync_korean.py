@@ -22,7 +22,7 @@ from gapforge.store.store import Store
 from gapforge.sync import apt_errors, lock_diff, lock_only
 from gapforge.sync.download import Downloader, Want
 from gapforge.sync.network import Network, NoAnswerError
-from gapforge.sync.run import Options
+from gapforge.sync.shared_steps import Options
 from raised_errors import values_of
 from samples import ROOT
 from servers import file_server

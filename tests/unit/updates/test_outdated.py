@@ -27,7 +27,7 @@ from gapforge.model import preset_writer
 from gapforge.model.lock import Lock, LockedImage
 from gapforge.model.preset import Preset, parse
 from gapforge.model.versions import key
-from gapforge.sync import http_get, target_python
+from gapforge.sync import small_requests, target_python
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import Resolver, Wheel
 from gapforge.updates import candidates, compatible_updates, published_releases
@@ -191,7 +191,7 @@ def test_mirror_replaces_upstream(web: Web) -> None:
 @needs_curl
 def test_unreachable_server_is_an_error() -> None:
     with pytest.raises(FetchError) as caught:
-        http_get.get("http://127.0.0.1:1/", NETWORK)
+        small_requests.get("http://127.0.0.1:1/", NETWORK)
     assert "127.0.0.1:1" in caught.value.message
 
 

@@ -16,14 +16,14 @@ from dataclasses import replace
 import pytest
 
 from fabricated_artifacts import fabricate
-from gapforge.base import console
+from gapforge.base import output_mode
 from gapforge.base.errors import EngineError
 from gapforge.base.project import Project
-from gapforge.base.text import width
-from gapforge.cli import build_prompts
-from gapforge.cli.build_prompts import wants_plain
+from gapforge.base.text_layout import width
 from gapforge.cli.verbs import build
 from gapforge.doctor.check_result import Check, CheckResult
+from gapforge.wizard import ask
+from gapforge.wizard.ask import wants_plain
 from gapforge.wizard.choices import Choices
 from gapforge.wizard.facts import MEASURED_MINUTES, MEASURED_MINUTES_CUDA, Facts, read_facts
 from gapforge.wizard.questions import BUILD, STOP, Questions
@@ -330,12 +330,10 @@ def test_plain_prompts_on_request(place: Project, monkeypatch: pytest.MonkeyPatc
             return True
 
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(console, "_mode", console.Mode(plain=True))
+    monkeypatch.setattr(output_mode, "_mode", output_mode.Mode(plain=True))
     out = Terminals()
     given = Choices(preset=PRACTICE, type="dev")
-    assert given == build_prompts.ask(
-        place, given, stdin=Terminals("\n"), stdout=out, look=lambda name: ()
-    )
+    assert given == ask.ask(place, given, stdin=Terminals("\n"), stdout=out, look=lambda name: ())
     assert "\x1b" not in out.getvalue()
 
 
@@ -345,7 +343,7 @@ def test_same_answers_in_a_window_and_plainly(facts: Facts) -> None:
     window = Recorder(["enter" if key == "\n" else key for key in typed])
     first = answer(facts, window)
     second = Questions(facts, Choices())
-    build_prompts.answer_plainly(
+    ask.answer_plainly(
         second, io.StringIO(typed), lambda text="", end="\n": print(text, end=end, file=out)
     )
     assert first.asked == second.asked

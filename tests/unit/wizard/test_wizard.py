@@ -12,8 +12,7 @@ import pytest
 import samples
 from gapforge.base.errors import CompatibilityError, Interrupted
 from gapforge.base.project import Project
-from gapforge.base.text import width
-from gapforge.cli import build_prompts
+from gapforge.base.text_layout import width
 from gapforge.compat import tensorrt
 from gapforge.compat.driver import driver_need, usual_need
 from gapforge.compat.rules import check_preset
@@ -22,7 +21,7 @@ from gapforge.model import catalog as catalogs
 from gapforge.model import preset
 from gapforge.model.lock import Lock, LockedImage
 from gapforge.model.versions import NONE
-from gapforge.wizard import choices, compose_preset
+from gapforge.wizard import ask, choices, compose_preset
 from gapforge.wizard import screen as screens
 from gapforge.wizard.choices import Base, Choices, MenuItem, find_base
 from gapforge.wizard.questions import Question
@@ -45,7 +44,7 @@ def composed(place: Project, template: preset.Preset, **picked: str) -> compose_
 
 def talk(place: Project, typed: str, given: Choices | None = None) -> tuple[Choices, str]:
     out = io.StringIO()
-    answers = build_prompts.ask(
+    answers = ask.ask(
         place, given or Choices(), stdin=io.StringIO(typed), stdout=out, look=lambda name: []
     )
     return answers, out.getvalue()
@@ -65,9 +64,7 @@ def shown_until_end(place: Project, typed: str) -> str:
     """Return the prompts up to the end of the input."""
     out = io.StringIO()
     with pytest.raises(Interrupted):
-        build_prompts.ask(
-            place, Choices(), stdin=io.StringIO(typed), stdout=out, look=lambda name: []
-        )
+        ask.ask(place, Choices(), stdin=io.StringIO(typed), stdout=out, look=lambda name: [])
     return out.getvalue()
 
 
@@ -389,7 +386,7 @@ def test_control_c_changes_nothing(place: Project) -> None:
 
     before = files(place)
     with pytest.raises(Interrupted):
-        build_prompts.ask(place, Choices(), stdin=Pressed(), stdout=io.StringIO())
+        ask.ask(place, Choices(), stdin=Pressed(), stdout=io.StringIO())
     assert files(place) == before
 
 

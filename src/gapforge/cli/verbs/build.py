@@ -8,28 +8,29 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gapforge.base import console, limits
+from gapforge.base import limits, output_mode
 from gapforge.base.errors import EngineError, UsageError
 from gapforge.base.files import read_regular
 from gapforge.base.i18n import N_, _, pgettext
 from gapforge.base.process import quoted
-from gapforge.base.progress import StatusLine, human_bytes, human_time
+from gapforge.base.progress import StatusLine
 from gapforge.base.project import Project
+from gapforge.base.units import human_bytes, human_time
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json, add_versions
-from gapforge.cli.build_prompts import ask
 from gapforge.cli.output import Row, print_json, say, show_rows, table, warn
 from gapforge.doctor.diagnose import before_build
 from gapforge.engine import detect
 from gapforge.image.build import build, build_request
-from gapforge.image.build_inputs import Inputs, Options, check_clock, read_inputs, verify_artifacts
-from gapforge.image.build_status import PLAIN_INTERVAL
+from gapforge.image.build_progress import PLAIN_INTERVAL
 from gapforge.image.plan import Plan
+from gapforge.image.read_inputs import Inputs, Options, check_clock, read_inputs, verify_artifacts
 from gapforge.image.smoke_checks import CheckResult
 from gapforge.model import catalog as catalogs
 from gapforge.model import preset as preset_module
 from gapforge.model.preset import Preset
 from gapforge.store.store import preset_in_use
+from gapforge.wizard.ask import ask
 from gapforge.wizard.choices import Choices
 from gapforge.wizard.compose_preset import compose
 
@@ -105,9 +106,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
     for failed in before_build(project, preset, inputs.lock, engine):
         warn(failed.summary, failed.action)
     with preset_in_use(project, preset.name, changes=False):
-        verify_artifacts(project, inputs, quiet=console.quiet())
+        verify_artifacts(project, inputs, quiet=output_mode.quiet())
         check_clock(project, inputs)
-        status = StatusLine(interval=PLAIN_INTERVAL, quiet=console.quiet())
+        status = StatusLine(interval=PLAIN_INTERVAL, quiet=output_mode.quiet())
         result = build(
             project,
             engine,
@@ -129,7 +130,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
             (_("report"), str(result.report)),
         ]
     )
-    if not console.quiet():
+    if not output_mode.quiet():
         print(_("next: ") + run_command(result.plan, preset, engine.info.host))
     return 0
 
@@ -183,7 +184,11 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
 def further_flags(args: argparse.Namespace) -> list[str]:
     """Return the flags that no question answers, as words of a command."""
     texts = {"--app-source": args.app_source, "--tag": args.tag, "--engine": args.engine}
-    switches = {"--no-cache": args.no_cache, "--quiet": console.quiet(), "--dry-run": args.dry_run}
+    switches = {
+        "--no-cache": args.no_cache,
+        "--quiet": output_mode.quiet(),
+        "--dry-run": args.dry_run,
+    }
     words = [word for flag, text in texts.items() if text for word in (flag, text)]
     return [*words, *(flag for flag, on in switches.items() if on)]
 
@@ -210,7 +215,7 @@ def _dry_run(args: argparse.Namespace, project: Project, inputs: Inputs, options
         }
         print_json(document, sort_keys=True)
         return 0
-    if not console.quiet():
+    if not output_mode.quiet():
         show_rows(_plan_rows(plan, inputs))
         # A dry run writes nothing. A build creates what the command reads.
         print(_("\n# works after a build has created the context and loaded the base images"))
@@ -240,7 +245,7 @@ def _plan_rows(plan: Plan, inputs: Inputs) -> list[tuple[str, str]]:
 
 def print_checks(checks: Sequence[CheckResult]) -> None:
     """Print the results of the smoke checks as a table, with ``--quiet`` only the failed ones."""
-    shown = [check for check in checks if not (console.quiet() and check.ok)]
+    shown = [check for check in checks if not (output_mode.quiet() and check.ok)]
     rows = [
         Row(
             (

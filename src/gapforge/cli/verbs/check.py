@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from gapforge.base import console
+from gapforge.base import output_mode
 from gapforge.base.errors import (
     CompatibilityError,
     Fault,
@@ -22,9 +22,9 @@ from gapforge.base.errors import (
 from gapforge.base.files import contains
 from gapforge.base.i18n import N_, _, pgettext
 from gapforge.base.paths import inside
-from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
-from gapforge.base.text import first_names
+from gapforge.base.text_layout import first_names
+from gapforge.base.units import human_bytes
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import coloured_verdict, print_json, show
 from gapforge.compat.driver import DriverNeed, check_driver, driver_need
@@ -32,9 +32,9 @@ from gapforge.compat.findings import Finding
 from gapforge.compat.redistribution import FORBIDDEN, UNKNOWN, Judgement, judge, redistributable
 from gapforge.compat.rules import check_preset
 from gapforge.image import application_source
-from gapforge.image.build_inputs import check_dockerfile, read_scripts
-from gapforge.model import base_image_rules, component, credentials, doubled_modules, env_file
+from gapforge.image.read_inputs import check_dockerfile, read_scripts
 from gapforge.model import catalog as catalogs
+from gapforge.model import component, credentials, doubled_modules, env_file, usable_base_image
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.catalog import Catalog
@@ -212,7 +212,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         )
         return code
     for report in reports:
-        if not console.quiet() or report.exit_code or report.problems:
+        if not output_mode.quiet() or report.exit_code or report.problems:
             _print(report)
     totals = _totals(reports)
     show(
@@ -296,7 +296,7 @@ def examine(
     lock = report.lock.valid
     if lock is not None:
         shown = f"presets/{preset.name}.lock.json"
-        report.faults += tuple(base_image_rules.operating_system_faults(preset, lock.images))
+        report.faults += tuple(usable_base_image.operating_system_faults(preset, lock.images))
         report.faults += tuple(doubled_modules.faults_of_lock(preset, lock, shown))
     report.unresolved = list_to_resolve(preset, lock)
     report.licences = judge(preset, lock, catalog)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gapforge.base import console
+from gapforge.base import output_mode
 from gapforge.base.errors import NotReadyError
 from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.project import Project
@@ -70,7 +70,7 @@ def render(lines: Sequence[CheckResult]) -> str:
     With ``--quiet``, those that passed are left out.
     """
     head = ("", _("what"), _("found"), _("needed"))
-    shown = [line for line in lines if not console.quiet() or line.status != OK]
+    shown = [line for line in lines if not output_mode.quiet() or line.status != OK]
     rows = [
         Row(
             (_(_MARKS[line.status]), line.title, line.found, line.needed),

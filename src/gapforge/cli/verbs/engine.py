@@ -10,9 +10,9 @@ from pathlib import Path
 from gapforge.base import process
 from gapforge.base.errors import EngineError, ToolError
 from gapforge.base.i18n import N_, _
-from gapforge.base.json_text import canonical_json
-from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
+from gapforge.base.strict_json import canonical_json
+from gapforge.base.units import human_bytes
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import say
 from gapforge.engine import private_daemon, private_daemon_state

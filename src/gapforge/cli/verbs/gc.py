@@ -9,10 +9,11 @@ from typing import Any
 
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _
-from gapforge.base.progress import Progress, human_bytes
+from gapforge.base.progress import Progress
 from gapforge.base.project import Project
+from gapforge.base.units import human_bytes
 from gapforge.cli.output import print_json, show_table, warn
-from gapforge.store import gc, unfinished_imports
+from gapforge.store import gc, incomplete_bundles
 from gapforge.store.gc import DOWNLOAD, OBJECT, WORK, Garbage, Unreferenced
 
 HELP = N_("show the objects in the store (artifacts/.store) that no lock uses, and delete them")
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 def _check_bundle(bundle: str, project: Project) -> None:
     """Raise UsageError unless the bundle to abandon is "" or has an unfinished import."""
-    known = unfinished_imports.recorded_bundles(project.store)
+    known = incomplete_bundles.recorded_bundles(project.store)
     if bundle and bundle not in known:
         raise UsageError(
             _(
@@ -74,7 +75,7 @@ def _check_bundle(bundle: str, project: Project) -> None:
 def _delete(garbage: Garbage, args: argparse.Namespace, project: Project) -> int:
     """Abandon the bundle of --drop and delete the garbage. Return the bytes that were freed."""
     if args.drop:
-        unfinished_imports.forget(project.store, args.drop)
+        incomplete_bundles.forget(project.store, args.drop)
     quiet = args.json or not sys.stderr.isatty()
     with Progress(_("removed"), garbage.size, quiet=quiet) as progress:
         return gc.remove_garbage(project, garbage, progress.add)

@@ -17,8 +17,8 @@ from gapforge.compat.driver import driver_need
 from gapforge.model import catalog, component, preset
 from gapforge.model import lock as locks
 from gapforge.model.schema import Choice, Record, Text, read_json
-from gapforge.tools import json_schemas, package_versions
-from gapforge.tools.package_versions import Review, Stack
+from gapforge.tools import json_schemas, package_versions_page
+from gapforge.tools.package_versions_page import Review, Stack
 
 HELP = N_("update the generated files: schemas, docs/package-versions and docs/man")
 EXAMPLES = ("./gapforge generate", "./gapforge generate --check")
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
                 Fault(path, problem, _("the content from presets, locks and catalog"))
                 for path, problem in stale.items()
             ],
-            hint=f"{package_versions.COMMAND}; git add {quoted(list(stale))}",
+            hint=f"{package_versions_page.COMMAND}; git add {quoted(list(stale))}",
         )
     if not stale:
         print(_("all {total} generated files are up to date", total=len(wanted)))
@@ -81,7 +81,7 @@ def documents(project: Project) -> dict[str, str]:
     drivers = {stack.preset.name: driver_need(stack.preset, facts).lowest for stack in stacks}
     review = _review(project)
     return {
-        path: package_versions.render(stacks, components, drivers, review, language)
+        path: package_versions_page.render(stacks, components, drivers, review, language)
         for language, path in DOCUMENTS.items()
     }
 

@@ -11,8 +11,9 @@ from gapforge.base.files import open_regular
 from gapforge.base.i18n import N_, _
 from gapforge.base.paths import real_path
 from gapforge.base.process import quoted
-from gapforge.base.progress import Progress, human_bytes
+from gapforge.base.progress import Progress
 from gapforge.base.project import Project
+from gapforge.base.units import human_bytes
 from gapforge.base.write_files import atomic_file
 from gapforge.cli.argument_parser import add_jobs, add_json, check_jobs, refuse_presets_with_all
 from gapforge.cli.output import print_error, print_json, show_table, warn

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gapforge.base import console
+from gapforge.base import output_mode
 from gapforge.base.i18n import N_, _, localized
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 def lines(rows: list[tuple[Preset, Readiness, str]]) -> list[str]:
     """Return the table of presets: name, state, size and summary; only names with ``--quiet``."""
-    if console.quiet() or not rows:
+    if output_mode.quiet() or not rows:
         return [preset.name for preset, _ready, _size in rows]
     head = (_("preset"), _("state"), _("size"), _("summary"))
     shown = []

@@ -13,7 +13,7 @@ from gapforge.base.i18n import N_, _, localized
 from gapforge.base.paths import given_path, real_path
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
-from gapforge.base.text import whole_number
+from gapforge.base.text_layout import whole_number
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json, add_versions
 from gapforge.cli.output import print_json, say, warn

@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from gapforge.base import console
+from gapforge.base import output_mode
 from gapforge.base.errors import FetchError, LockError
 from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
@@ -108,7 +108,7 @@ def render(updates: CompatibleUpdates) -> str:
         "held": _("held"),
         "unknown": _("unknown"),
     }
-    shown = [c for c in updates.items if not console.quiet() or c.status != "current"]
+    shown = [c for c in updates.items if not output_mode.quiet() or c.status != "current"]
     head = (_("component"), _("has"), _("newest"), _("fits"), _("together"), _("state"))
     rows = [
         Row(

@@ -13,9 +13,10 @@ from gapforge.base.errors import UsageError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.process import quoted
-from gapforge.base.progress import Progress, human_bytes, human_time
+from gapforge.base.progress import Progress
 from gapforge.base.project import Project
-from gapforge.base.text import first_names, utc
+from gapforge.base.text_layout import first_names, utc
+from gapforge.base.units import human_bytes, human_time
 from gapforge.bundle import contents as bundles
 from gapforge.bundle import custody_facts
 from gapforge.bundle.bundle_index import index_name

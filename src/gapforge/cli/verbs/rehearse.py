@@ -13,7 +13,7 @@ from gapforge.base.project import Project
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import print_json, say
-from gapforge.image.build_inputs import refuse_needless_source
+from gapforge.image.read_inputs import refuse_needless_source
 from gapforge.model import preset as presets
 from gapforge.rehearsal.record import LOG, PAGE, RECORD
 from gapforge.rehearsal.rehearse import Options, rehearse

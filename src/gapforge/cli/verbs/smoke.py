@@ -13,7 +13,7 @@ from gapforge.cli.output import print_error, print_json
 from gapforge.cli.verbs.build import print_checks
 from gapforge.engine import detect
 from gapforge.image import smoke_checks
-from gapforge.image.build_inputs import Options, read_inputs
+from gapforge.image.read_inputs import Options, read_inputs
 from gapforge.model import preset as preset_module
 
 HELP = N_("run the smoke checks again in a finished image")

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gapforge.base import console
+from gapforge.base import output_mode
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _
 from gapforge.base.process import quoted
-from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
-from gapforge.base.text import first_names
+from gapforge.base.text_layout import first_names
+from gapforge.base.units import human_bytes
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import Row, copies_note, print_json, show, table, warn, warn_unexpected
-from gapforge.image import build_inputs
+from gapforge.image import read_inputs
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.preset import Preset
@@ -26,7 +26,7 @@ from gapforge.store import download_preview, known_sizes
 from gapforge.sync import lock_only, source_archives
 from gapforge.sync import sync as syncing
 from gapforge.sync.network import Network
-from gapforge.sync.run import Options, Outcome
+from gapforge.sync.shared_steps import Options, Outcome
 
 HELP = N_("download everything that presets need into artifacts/ (needs a network)")
 EXAMPLES = (
@@ -99,7 +99,7 @@ def _sync(
 ) -> list[dict[str, Any]]:
     """Sync each preset, or write its lock, and print what came of it. Return it as JSON."""
     for preset in wanted:
-        build_inputs.check_project(project, preset)
+        read_inputs.check_project(project, preset)
     pin = lock_only.pin if args.lock_only else syncing.sync
     report = _report_lock if args.lock_only else _report
     options = Options(update=args.update, provided=args.provided, quiet=args.json)
@@ -177,7 +177,7 @@ def _print_preview(preview: download_preview.Preview, unresolved: Sequence[ToRes
         show(_("{preset}: partial lock; sync resolves the rest. Known now:", preset=preset))
     elif not preview.exact:
         show(_("{preset}: no current lock; sync resolves first. From the preset:", preset=preset))
-    if not console.quiet():
+    if not output_mode.quiet():
         _print_files(preview)
     show(
         _(

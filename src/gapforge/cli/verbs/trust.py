@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from gapforge.base import console
+from gapforge.base import output_mode
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.paths import given_path
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         head = (_("signer"), _("fingerprint"), _("kind of key"))
         if not signers:
             lines = [_no_signers()]
-        elif console.quiet():
+        elif output_mode.quiet():
             lines = [signer.name for signer in signers]
         else:
             lines = table(head, [Row((s.name, s.key.fingerprint, s.key.kind)) for s in signers])

@@ -10,10 +10,11 @@ from typing import Any
 
 from gapforge.base.errors import GapforgeError
 from gapforge.base.i18n import N_, _
-from gapforge.base.progress import Progress, human_bytes
+from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.storage_errors import storage_error
-from gapforge.base.text import printable, utc
+from gapforge.base.text_layout import printable, utc
+from gapforge.base.units import human_bytes
 from gapforge.bundle import custody_facts
 from gapforge.bundle.check_signatures import SignatureCheck
 from gapforge.bundle.custody_facts import Handover

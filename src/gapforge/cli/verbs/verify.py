@@ -6,8 +6,9 @@ import argparse
 
 from gapforge.base.errors import GapforgeError, UsageError
 from gapforge.base.i18n import N_, _
-from gapforge.base.progress import Progress, human_bytes, human_time
+from gapforge.base.progress import Progress
 from gapforge.base.project import Project
+from gapforge.base.units import human_bytes, human_time
 from gapforge.cli.argument_parser import add_jobs, add_json, check_jobs, refuse_presets_with_all
 from gapforge.cli.output import print_error, print_json
 from gapforge.model import preset as presets

@@ -18,8 +18,8 @@ from pathlib import Path
 from gapforge.base.errors import Fault
 from gapforge.base.files import SHA256_HEX
 from gapforge.base.i18n import _
-from gapforge.base.json_text import canonical_json, read_json
 from gapforge.base.storage_errors import storage_errors
+from gapforge.base.strict_json import canonical_json, read_json
 from gapforge.base.system_errors import unlistable, unreadable
 from gapforge.base.write_files import remove_file, write_text
 

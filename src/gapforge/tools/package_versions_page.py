@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gapforge.base.addresses import without_credentials
 from gapforge.base.i18n import _, localized, ngettext, use_language
-from gapforge.base.progress import human_bytes
+from gapforge.base.units import human_bytes
 from gapforge.model import versions
 from gapforge.model.component import Component
 from gapforge.model.lock import Entry, Lock

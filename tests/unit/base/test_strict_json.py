@@ -9,7 +9,7 @@ import pytest
 
 from gapforge.base import limits
 from gapforge.base.files import UnsuitableFile
-from gapforge.base.json_text import canonical_json, parse_json, read_json
+from gapforge.base.strict_json import canonical_json, parse_json, read_json
 
 pytestmark = pytest.mark.every_python
 

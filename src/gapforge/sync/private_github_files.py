@@ -33,7 +33,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from gapforge.base.i18n import _
-from gapforge.base.json_text import parse_json
+from gapforge.base.strict_json import parse_json
 from gapforge.model.credentials import GITHUB_TOKEN
 
 OCTETS = "application/octet-stream"

@@ -11,7 +11,7 @@ from gapforge.base.i18n import _
 from gapforge.compat.findings import Finding, error
 from gapforge.model.catalog import Archive, Catalog
 from gapforge.model.preset import Preset, SourceArchive
-from gapforge.model.source_versions import number_in, stated_versions
+from gapforge.model.stated_versions import number_in, stated_versions
 from gapforge.model.versions import begins_with
 
 

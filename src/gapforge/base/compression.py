@@ -1,14 +1,20 @@
-"""Tell compressed files apart, and turn what damaged ones raise into one error."""
+"""Tell compressed files apart, read them, and turn what damaged ones raise into one error."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import IO, Any
+
+from gapforge.base import process
+from gapforge.base.files import CHUNK
 
 MAGIC_LENGTH = 6  # bytes that ``compression`` needs
 # The first bytes of each format: RFC 1952, bzip2's and xz's file formats, RFC 8878.
@@ -33,6 +39,7 @@ _RAISED = (
     NotImplementedError,
     RuntimeError,
 )
+_READERS: Mapping[str, Callable[..., Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
 
 
 def compression(start: bytes) -> str:
@@ -55,3 +62,24 @@ def damage_as(error: Callable[[Exception], Exception]) -> Iterator[None]:
         raise error(cause) from cause
     except _RAISED as cause:
         raise error(cause) from cause
+
+
+@contextmanager
+def uncompressed(stored: IO[bytes], kind: str) -> Iterator[IO[bytes]]:
+    """Yield the content of a file with the compression ``kind``.
+
+    zstd needs the program ``zstd``.
+    """
+    if kind == "zstd":
+
+        def feed(pipe: IO[bytes]) -> None:
+            while chunk := stored.read(CHUNK):
+                pipe.write(chunk)
+
+        with process.piped(["zstd", "-dc"], feed=feed) as output:
+            yield output
+    elif kind:
+        with _READERS[kind](stored) as output:
+            yield output
+    else:
+        yield stored

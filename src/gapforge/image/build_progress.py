@@ -14,8 +14,9 @@ from pathlib import Path
 
 from gapforge.base.errors import StorageError
 from gapforge.base.i18n import _
-from gapforge.base.json_text import canonical_json, read_json
-from gapforge.base.progress import StatusLine, human_time
+from gapforge.base.progress import StatusLine
+from gapforge.base.strict_json import canonical_json, read_json
+from gapforge.base.units import human_time
 from gapforge.base.write_files import write_text
 from gapforge.engine.build_log import RunningStep, RunningSteps
 

@@ -18,8 +18,8 @@ from gapforge.base.process_locks import exclusive
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.write_files import write_text
-from gapforge.model import base_image_rules
 from gapforge.model import lock as locks
+from gapforge.model import usable_base_image
 from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
@@ -168,7 +168,7 @@ class Run(ABC):
             self.project.lock_file(self.preset.name), self.preset, update=self.options.update
         )
         if old is not None:
-            base_image_rules.check_operating_systems(self.preset, old.images)
+            usable_base_image.check_operating_systems(self.preset, old.images)
         self.before = old or self._previous_lock()
         kept = None if self.options.update else old
         self.epoch = locks.epoch_for(self.preset, kept, time.time())
@@ -303,7 +303,7 @@ class Run(ABC):
 
         Raise CompatibilityError for another CUDA or cuDNN.
         """
-        base_image_rules.check_operating_systems(self.preset, {role: image})
+        usable_base_image.check_operating_systems(self.preset, {role: image})
         for warning in check_base(self.preset, role, image):
             self.progress.note(_("WARNING: {warning}", warning=warning))
 

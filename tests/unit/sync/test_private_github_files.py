@@ -17,8 +17,8 @@ from gapforge.base.errors import FetchError
 from gapforge.base.progress import Progress
 from gapforge.store.store import Store
 from gapforge.sync.download import Downloader, Got, Want
-from gapforge.sync.github import GitHub, RefusedError, asset_in
 from gapforge.sync.network import Network
+from gapforge.sync.private_github_files import GitHub, RefusedError, asset_in
 from github_site import REPOSITORY, SIGNATURE, TOKEN, GitHubSite, github_site
 
 BODY = random.Random(11).randbytes(200_000)

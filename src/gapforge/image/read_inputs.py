@@ -22,13 +22,14 @@ from gapforge.base.errors import (
 )
 from gapforge.base.files import open_buffered, read_regular, sha256_bytes
 from gapforge.base.i18n import _
-from gapforge.base.progress import DAY, Progress
+from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.system_errors import unreadable
+from gapforge.base.units import DAY
 from gapforge.image import application_source, dockerfile, dockerfile_lint, smoke_checks
 from gapforge.image.plan import Plan, make_plan
 from gapforge.image.stage_inputs import HELPERS, ContextTexts
-from gapforge.model import base_image_rules, component, doubled_modules, env_file
+from gapforge.model import component, doubled_modules, env_file, usable_base_image
 from gapforge.model import lock as lock_module
 from gapforge.model.lock import LOCK_FILE, PACKAGES_INDEX, Lock, LockedImage
 from gapforge.model.preset import Preset
@@ -89,7 +90,7 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
     Raise an error for the first cause of failure, with all faults of that cause.
     """
     lock = load_lock(project, preset)
-    base_image_rules.check_operating_systems(preset, lock.images)
+    usable_base_image.check_operating_systems(preset, lock.images)
     shown = f"artifacts/{preset.name}/lock.json"
     if faults := doubled_modules.faults_of_lock(preset, lock, shown):
         raise LockError(

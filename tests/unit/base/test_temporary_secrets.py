@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.base import private_files
+from gapforge.base import temporary_secrets
 from gapforge.base.marked_folders import mark_folder
 from gapforge.model.env_file import SecretSet
 from gapforge.model.preset import Secret
@@ -122,15 +122,15 @@ def test_folder_without_marker_is_kept(storage: Path) -> None:
     alien = storage / "gapforge-secrets-alien"
     alien.mkdir()
     (alien / "file").write_text("x")
-    private_files.remove_stale(storage)
+    temporary_secrets.remove_stale(storage)
     assert (alien / "file").exists()
 
 
 def test_storage_must_be_writable(monkeypatch: pytest.MonkeyPatch, storage: Path) -> None:
     monkeypatch.setattr(os, "access", lambda place, mode: not mode & os.W_OK)
-    assert private_files.secret_storage() == Path(tempfile.gettempdir())
+    assert temporary_secrets.secret_storage() == Path(tempfile.gettempdir())
     monkeypatch.setattr(os, "access", lambda place, mode: mode == os.W_OK | os.X_OK)
-    assert private_files.secret_storage() == storage
+    assert temporary_secrets.secret_storage() == storage
 
 
 @pytest.mark.parametrize("difference", [-1, 1])
@@ -149,7 +149,7 @@ def test_stale_folders_of_others_are_passed_over(
 
     monkeypatch.setattr(os, "geteuid", geteuid)
     handles = len(os.listdir("/proc/self/fd"))
-    private_files.remove_stale(storage)
+    temporary_secrets.remove_stale(storage)
     assert sorted(storage.iterdir()) == folders[:2]
     assert len(os.listdir("/proc/self/fd")) == handles
 
@@ -158,4 +158,4 @@ def test_storage_prefers_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "missing"))
     memory = Path("/dev/shm")
     expected = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
-    assert private_files.secret_storage() == expected
+    assert temporary_secrets.secret_storage() == expected

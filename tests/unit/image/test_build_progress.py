@@ -23,8 +23,8 @@ import pytest
 from gapforge.base import progress
 from gapforge.base.progress import StatusLine
 from gapforge.engine.build_log import BuildLog, RunningSteps
-from gapforge.image import build_status
-from gapforge.image.build_status import MOST_PRESETS, MOST_STEPS, BuildStatus, BuildTimes
+from gapforge.image import build_progress
+from gapforge.image.build_progress import MOST_PRESETS, MOST_STEPS, BuildStatus, BuildTimes
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 
@@ -188,7 +188,7 @@ def test_line_fits_the_terminal_and_comes_without_output(
     COLUMNS is about another terminal, such as that of a shell whose window was resized since.
     """
     monkeypatch.setenv("COLUMNS", variable)
-    monkeypatch.setattr(build_status, "TICK", 0.01)
+    monkeypatch.setattr(build_progress, "TICK", 0.01)
     monkeypatch.setattr(progress, "LIVE_INTERVAL", 0.01)
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -292,7 +292,7 @@ def test_times_are_bounded(tmp_path: Path) -> None:
     names = [one["preset"] for one in json.loads(file.read_text())["presets"]]
     assert len(names) == MOST_PRESETS and names[-2:] == ["p6", "many"] and "p5" not in names
     assert len(times.of("many")) == MOST_STEPS and times.of("long") == {}
-    assert file.stat().st_size < build_status.LARGEST_FILE
+    assert file.stat().st_size < build_progress.LARGEST_FILE
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_times_are_bounded(tmp_path: Path) -> None:
         '{"format": 1, "presets": [{"preset": "a", "seconds": {"x": "y"}}]}',
         '{"format": 1, "presets": [{"preset": "a", "seconds": {"x": NaN, "y": -1, "z": 1e99}}]}',
         "[" * 100_000,
-        " " * (build_status.LARGEST_FILE + 1),
+        " " * (build_progress.LARGEST_FILE + 1),
     ],
 )
 def test_unusable_file_of_times_counts_as_empty(tmp_path: Path, text: str) -> None:

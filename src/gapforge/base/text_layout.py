@@ -6,7 +6,7 @@ import time
 import unicodedata
 from collections.abc import Sequence
 
-from gapforge.base import console, limits
+from gapforge.base import limits, output_mode
 from gapforge.base.i18n import _
 
 NARROW = 60  # a window with fewer columns gets labels and texts below each other
@@ -62,7 +62,7 @@ def label_rows(
     ``columns`` is the width of the window, None for any; ``label`` the least width of the labels.
     ``broken`` breaks words that are too long for a line.
     """
-    if console.plain() or (columns is not None and columns < NARROW):
+    if output_mode.plain() or (columns is not None and columns < NARROW):
         return [x for row in rows for x in labelled(*row, columns, broken=broken)]
     label = max([label, *(width(name) for name, _text in rows)])
     lines = []

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, TextIO
 
-from gapforge.base import console
+from gapforge.base import output_mode
 from gapforge.base.errors import Interrupted
 from gapforge.base.i18n import _
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
-from gapforge.base.text import label_rows
+from gapforge.base.text_layout import label_rows
 from gapforge.doctor.check_result import CheckResult
 from gapforge.doctor.diagnose import check_machine
 from gapforge.model.schema import nearest
@@ -100,7 +100,7 @@ def ask(
 
 def wants_plain(stdin: TextIO, stdout: TextIO) -> bool:
     """Return whether to ask line by line: for pipes, simple terminals and screen readers."""
-    if console.plain() or not os.environ.get("TERM"):
+    if output_mode.plain() or not os.environ.get("TERM"):
         return True
     return not (stdin.isatty() and stdout.isatty())
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gapforge.base.errors import TargetError
-from gapforge.model import base_image_rules
+from gapforge.model import usable_base_image
 from raised_errors import values_of
 
 SOURCE = Path(__file__).resolve().parents[3] / "src" / "gapforge"
@@ -25,17 +25,17 @@ def test_baseline_is_taken_wherever_it_stands(baseline: str) -> None:
     others = [entry("linux/amd64/v3"), entry("linux/arm64/v8"), entry("unknown/unknown")]
     for position in range(4):
         entries = [*others[:position], entry(baseline, "right"), *others[position:]]
-        assert base_image_rules.select_manifest(entries, "x")["digest"] == "right"
+        assert usable_base_image.select_manifest(entries, "x")["digest"] == "right"
 
 
 def test_index_without_baseline_is_refused() -> None:
     entries = [entry("linux/amd64/v3"), entry("linux/arm64/v8"), entry("unknown/unknown")]
     with pytest.raises(TargetError) as caught:
-        base_image_rules.select_manifest(entries, "x")
+        usable_base_image.select_manifest(entries, "x")
     (fault,) = caught.value.faults
     assert values_of(fault.problem) == {"platforms": "linux/amd64/v3, linux/arm64/v8"}
     with pytest.raises(TargetError):
-        base_image_rules.select_manifest([{"digest": "d"}], "x")
+        usable_base_image.select_manifest([{"digest": "d"}], "x")
 
 
 CONFIG: dict[str, Any] = {"os": "linux", "architecture": "amd64"}
@@ -53,7 +53,7 @@ CONFIG: dict[str, Any] = {"os": "linux", "architecture": "amd64"}
 )
 def test_configuration_that_no_build_can_use(change: dict[str, Any]) -> None:
     with pytest.raises(TargetError) as caught:
-        base_image_rules.check_configuration({**CONFIG, **change}, "x")
+        usable_base_image.check_configuration({**CONFIG, **change}, "x")
     assert len(caught.value.faults) == 1
 
 
@@ -61,13 +61,13 @@ def test_configuration_that_no_build_can_use(change: dict[str, Any]) -> None:
     "change", [{}, {"variant": "v1"}, {"config": None}, {"config": {"OnBuild": []}}]
 )
 def test_usual_configuration_passes(change: dict[str, Any]) -> None:
-    assert base_image_rules.check_configuration({**CONFIG, **change}, "x") is None
+    assert usable_base_image.check_configuration({**CONFIG, **change}, "x") is None
 
 
 def test_compression_that_docker_20_cannot_load() -> None:
-    base_image_rules.check_compression(["", "gzip", ""], "x")
+    usable_base_image.check_compression(["", "gzip", ""], "x")
     with pytest.raises(TargetError) as caught:
-        base_image_rules.check_compression(["gzip", "zstd", "xz", "zstd"], "x")
+        usable_base_image.check_compression(["gzip", "zstd", "xz", "zstd"], "x")
     assert values_of(caught.value.faults[0].problem) == {"names": "xz, zstd"}
     assert "skopeo copy" in caught.value.hint
 
@@ -81,17 +81,17 @@ def calls(folder: str) -> set[str]:
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and isinstance(node.func.value, ast.Name)
-        and node.func.value.id == "base_image_rules"
+        and node.func.value.id == "usable_base_image"
     }
 
 
 def test_sync_and_build_apply_the_same_rules() -> None:
     rules = {
         name
-        for name, value in vars(base_image_rules).items()
+        for name, value in vars(usable_base_image).items()
         if callable(value)
         and name.startswith(("check_", "select_"))
-        and getattr(value, "__module__", "") == base_image_rules.__name__
+        and getattr(value, "__module__", "") == usable_base_image.__name__
     }
     assert len(rules) >= 4
     assert calls("sync") == rules
