@@ -245,11 +245,6 @@ _UPDATE_FAILURES = (
         N_("run the same command again in some minutes"),
     ),
 )
-_NO_INDEX = N_("the package indexes cannot be downloaded")
-_CHECK_NETWORK = N_(
-    "set http_proxy for a proxy or GAPFORGE_APT_MIRROR for a mirror, then run the same "
-    "command again"
-)
 
 
 def update_failure(output: str) -> FetchError:
@@ -264,5 +259,12 @@ def update_failure(output: str) -> FetchError:
                 hint=_(failure.hint, now=now_text(), accept_expired=ACCEPT_EXPIRED),
             )
     # No index is wrong, so none was sent.
-    reason = Reason(code=NO_ANSWER, server=APT_SOURCES)
-    return NoAnswerError(_(_NO_INDEX), reason=reason, faults=faults, hint=_(_CHECK_NETWORK))
+    return NoAnswerError(
+        _("the package indexes cannot be downloaded"),
+        reason=Reason(code=NO_ANSWER, server=APT_SOURCES),
+        faults=faults,
+        hint=_(
+            "set http_proxy for a proxy or GAPFORGE_APT_MIRROR for a mirror, then run the same "
+            "command again"
+        ),
+    )

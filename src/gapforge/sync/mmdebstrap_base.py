@@ -88,7 +88,9 @@ def make(
                 'printf %s "$GAPFORGE_ORIGINAL_SOURCES" > "$1/etc/apt/sources.list"',
             ]
         progress.note(_("making the base image {label}", label=base.label))
-        _run([*command, base.suite, str(made)], base, env)
+        code, output = _mmdebstrap([*command, base.suite, str(made)], env)
+        if code != 0:
+            raise _failure(base, output)
         blob_path = Path(work) / "layer"
         with open(blob_path, "wb") as out:
             digest, size = clean_tar(made, out)
@@ -129,39 +131,25 @@ def _default_sources(command: list[str], base: BaseImage, env: dict[str, str | N
         base.suite,
         "/dev/null",
     ]
-    lines: list[str] = []
-    process.stream([*_confined(), *probe], lines.append, env=env)
-    found = [line.split(":", 1)[1] for line in lines if line.startswith("GAPFORGE-SOURCE:")]
+    _code, output = _mmdebstrap(probe, env)
+    found = re.findall(r"(?m)^GAPFORGE-SOURCE:(.*)$", output)
     if not found:
-        raise _failure(base, "\n".join(lines))
+        raise _failure(base, output)
     return "\n".join(found) + "\n"
 
 
-def _run(command: list[str], base: BaseImage, env: dict[str, str | None]) -> None:
-    lines: list[str] = []
-    if process.stream([*_confined(), *command], lines.append, env=env) != 0:
-        raise _failure(base, "\n".join(lines))
-
-
-def _confined() -> list[str]:
-    """Return a prefix for mmdebstrap's command that ends it with this process, without mounts.
+def _mmdebstrap(command: list[str], env: dict[str, str | None]) -> tuple[int, str]:
+    """Run mmdebstrap so that it ends with this process. Return its exit code and output.
 
     Run by root, mmdebstrap mounts /proc, /sys and parts of /dev into its root; in mount and process
     namespaces of their own these end with it. For other users it makes such namespaces itself.
     """
-    if os.geteuid() != 0:
-        return ["setpriv", "--pdeathsig", "KILL"]
-    return [
-        "setpriv",
-        "--pdeathsig",
-        "KILL",
-        "unshare",
-        "--mount",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-    ]
+    confined = ["setpriv", "--pdeathsig", "KILL"]
+    if os.geteuid() == 0:
+        confined += ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    lines: list[str] = []
+    code = process.stream([*confined, *command], lines.append, env=env)
+    return code, "\n".join(lines)
 
 
 def _failure(base: BaseImage, output: str) -> GapforgeError:

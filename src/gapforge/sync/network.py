@@ -213,16 +213,10 @@ class Network:
         return [
             *("curl", "--disable", "--silent", "--show-error", "--location"),
             *("--proto-redir", "=http,https"),
-            *self.curl_options(),
+            *(["--netrc-file", str(self.netrc)] if self.netrc else ["--netrc-optional"]),
+            *(["--cacert", str(self.ca_bundle)] if self.ca_bundle else []),
             *options,
         ]
-
-    def curl_options(self) -> list[str]:
-        """Return curl's flags for certificates and netrc."""
-        options = ["--netrc-file", str(self.netrc)] if self.netrc else ["--netrc-optional"]
-        if self.ca_bundle:
-            options += ["--cacert", str(self.ca_bundle)]
-        return options
 
 
 def _mapped(address: str, pairs: Pairs) -> str:
