@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, str(Path(__file__).resolve().parent / "helpers"))
 
 from fabricated_artifacts import fabricate  # noqa: E402 - needs the path above
+from fake_docker import Fake  # noqa: E402
 from gapforge.base.project import Project  # noqa: E402
 from gapforge.model import preset as presets  # noqa: E402
 from gapforge.model import preset_writer  # noqa: E402
@@ -126,3 +127,11 @@ def place(project: Project) -> Project:
 def facts(place: Project) -> Facts:
     """Return what that project has, on a machine without a problem."""
     return read_facts(place, lambda name: ())
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """Return a docker client without a daemon, the only client that gapforge tries."""
+    made = Fake(tmp_path / "fake")
+    monkeypatch.setenv("GAPFORGE_DOCKER", str(made.client))
+    return made

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from gapforge.base.files import sha256_bytes
 from gapforge.model import component
 from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.preset import Preset, parse
@@ -35,10 +35,6 @@ def preset(**changes: Any) -> Preset:
     return parse(raw_preset(**changes), COMPONENTS)
 
 
-def sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def content_of(path: str) -> bytes:
     """Return the content of this path in sample artifacts."""
     if path.endswith("Packages"):
@@ -55,7 +51,7 @@ def entry(kind: str, path: str, **more: Any) -> Entry:
     return Entry(
         kind=kind,
         path=path,
-        sha256=sha(data),
+        sha256=sha256_bytes(data),
         size=len(data),
         origin=more.pop("origin", "generated"),
         **more,

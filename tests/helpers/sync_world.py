@@ -8,7 +8,6 @@ program, this file performs one sync, which a test can kill: ``python sync_world
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import random
 import sys
@@ -23,6 +22,7 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT / "src")]
 
 from gapforge.base.errors import Fault, ResolveError  # noqa: E402 - needs the path above
+from gapforge.base.files import sha256_bytes  # noqa: E402
 from gapforge.base.progress import Progress  # noqa: E402
 from gapforge.base.project import Project  # noqa: E402
 from gapforge.base.strict_json import canonical_json  # noqa: E402
@@ -38,10 +38,6 @@ from gapforge.sync.python_packages import Sdist, Wheel  # noqa: E402
 from gapforge.sync.shared_steps import Options  # noqa: E402
 
 NAME = "world"
-
-
-def sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def noise(name: str, size: int) -> bytes:
@@ -101,7 +97,7 @@ class World:
             "cudnn": self.cudnn,
             "os": self.os,
             "silent": self.silent,
-            "files": {n: {"sha256": sha(b), "size": len(b)} for n, b in files.items()},
+            "files": {n: {"sha256": sha256_bytes(b), "size": len(b)} for n, b in files.items()},
         }
         for name, body in files.items():
             old = self.site.paths.get("/f/" + name)
@@ -115,10 +111,14 @@ class World:
         """Write a preset into ``root/presets``. Return it parsed."""
         sources = {
             "ffmpeg": {"apt-source": "ffmpeg", "licence": "X"},
-            "opencv": {"sdist": "opencv==4.9", "sha256": sha(self.opencv), "version": "4.9.0"},
+            "opencv": {
+                "sdist": "opencv==4.9",
+                "sha256": sha256_bytes(self.opencv),
+                "version": "4.9.0",
+            },
             "headers": {
                 "urls": [self.site.add("/f/headers.tar.gz", noise("headers", self.size))],
-                "sha256": sha(noise("headers", self.size)),
+                "sha256": sha256_bytes(noise("headers", self.size)),
             },
         }
         raw = preset_raw(**{"sources": sources, **changes})
@@ -287,10 +287,10 @@ def fake_fetch(
     blobs.mkdir(parents=True)
     layer = noise(facts["base"] + base.label, 50_000)
     for start in range(0, len(layer), 5000):  # slow enough to be killed meanwhile
-        with open(blobs / sha(layer), "ab") as file:
+        with open(blobs / sha256_bytes(layer), "ab") as file:
             file.write(layer[start : start + 5000])
     (destination / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    (destination / "index.json").write_text(json.dumps({"layer": sha(layer)}))
+    (destination / "index.json").write_text(json.dumps({"layer": sha256_bytes(layer)}))
     return fake_describe(destination, base.label)
 
 
@@ -301,11 +301,11 @@ def fake_look_up(
     _Client().require_answer(facts, "registry", "registry:docker.io")
     layer = noise(facts["base"] + base.label, 50_000)
     files = {
-        "index.json": json.dumps({"layer": sha(layer)}).encode(),
+        "index.json": json.dumps({"layer": sha256_bytes(layer)}).encode(),
         "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
-        f"blobs/sha256/{sha(layer)}": layer,
+        f"blobs/sha256/{sha256_bytes(layer)}": layer,
     }
-    digest = f"sha256:{sha(layer)}"
+    digest = f"sha256:{sha256_bytes(layer)}"
     image = LockedImage(
         reference=base.label,
         manifest_digest=digest,
@@ -315,7 +315,7 @@ def fake_look_up(
         cuda=facts["cuda"],
         cudnn=facts["cudnn"],
     )
-    return image, {path: (sha(data), len(data)) for path, data in files.items()}
+    return image, {path: (sha256_bytes(data), len(data)) for path, data in files.items()}
 
 
 def fake_describe(folder: Path, reference: str) -> LockedImage:
@@ -358,9 +358,11 @@ class FakeProof:
 
 
 def fake_write_index(folder: Path) -> None:
-    text = "".join(f"{p.name} {sha(p.read_bytes())}\n" for p in sorted(folder.glob("*.deb")))
+    text = "".join(
+        f"{p.name} {sha256_bytes(p.read_bytes())}\n" for p in sorted(folder.glob("*.deb"))
+    )
     (folder / "Packages").write_text(text)
-    (folder / "Release").write_text(sha(text.encode()) + "\n")
+    (folder / "Release").write_text(sha256_bytes(text.encode()) + "\n")
 
 
 def install(url: str, put: Any = setattr) -> list[str]:
@@ -382,7 +384,7 @@ def install(url: str, put: Any = setattr) -> list[str]:
 def tree(folder: Path) -> dict[str, str]:
     """Return every file below ``folder`` with its SHA-256."""
     return {
-        p.relative_to(folder).as_posix(): sha(p.read_bytes())
+        p.relative_to(folder).as_posix(): sha256_bytes(p.read_bytes())
         for p in sorted(folder.rglob("*"))
         if p.is_file()
     }

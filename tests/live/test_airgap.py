@@ -20,11 +20,12 @@ from pathlib import Path
 import pytest
 
 from checkout import copy_repository, site_python
+from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
 from gapforge.base.strict_json import canonical_json
 from gapforge.model import lock as locks
 from private_engine import CompilerCache, docker_command
-from samples import PRESET, ROOT, sha
+from samples import PRESET, ROOT
 
 CANARY = {
     "XAIVA_LICENSE_TOKEN": "canary-secret-5f2b9c7e41",
@@ -317,11 +318,14 @@ def replace_wheel(site: Site, package: str) -> None:
     raw = json.loads((site.artifacts / "lock.json").read_text())
     requirements = site.artifacts / "requirements.txt"
     requirements.chmod(0o644)
-    requirements.write_text(requirements.read_text().replace(entry.sha256, sha(data)))
+    requirements.write_text(requirements.read_text().replace(entry.sha256, sha256_bytes(data)))
     fresh = {entry.path: data, "requirements.txt": requirements.read_bytes()}
     for item in raw["entries"]:
         if item["path"] in fresh:
-            item["sha256"], item["size"] = sha(fresh[item["path"]]), len(fresh[item["path"]])
+            item["sha256"], item["size"] = (
+                sha256_bytes(fresh[item["path"]]),
+                len(fresh[item["path"]]),
+            )
     for target in (site.artifacts / "lock.json", site.root / "presets" / f"{PRESET}.lock.json"):
         target.unlink(missing_ok=True)
         target.write_text(canonical_json(raw))
@@ -329,7 +333,7 @@ def replace_wheel(site: Site, package: str) -> None:
     lines = []
     for line in sums.read_text().splitlines():
         name = line[66:]
-        lines.append(f"{sha((site.artifacts / name).read_bytes())}  {name}\n")
+        lines.append(f"{sha256_bytes((site.artifacts / name).read_bytes())}  {name}\n")
     sums.unlink()
     sums.write_text("".join(lines))
 

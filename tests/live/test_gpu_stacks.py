@@ -23,12 +23,13 @@ import gpu_parts
 import pytest
 
 from apt_repositories import end_agent, make_key
+from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
 from gapforge.model import lock as locks
 from gapforge.model.lock import Lock
 from mounts import unmount
 from private_engine import docker_command
-from samples import PRESET, ROOT, sha
+from samples import PRESET, ROOT
 from servers import Site, file_server, publish
 
 TAR8, TAR10, DEB, LOCAL = (
@@ -204,7 +205,7 @@ class Shelf:
     def _repositories(self, folder: Path) -> None:
         signer, public = make_key(folder / "gpg", "stand-in")
         self.key = self.site.add("/repo/key.pub", public.read_bytes())
-        self.key_sha256 = sha(public.read_bytes())
+        self.key_sha256 = sha256_bytes(public.read_bytes())
         right = folder / "right"
         self.eight.debs(right, "cuda11.8")
         cuda, cudnn = folder / "cuda", folder / "cudnn-repo"
@@ -232,7 +233,7 @@ class Shelf:
         """Return the preset's part for a TensorRT file. ``Place.serve`` puts the file there."""
         return {
             "urls": [f"{self.site.url}/secure/{file}"],
-            "sha256": sha(data),
+            "sha256": sha256_bytes(data),
             "size": len(data),
             **more,
         }
@@ -447,7 +448,7 @@ def test_login_page_names_the_manual_download(place: Place) -> None:
     for part in (
         FILE8,
         f"{place.shelf.site.url}/secure/{FILE8}",
-        sha(place.shelf.tar8),
+        sha256_bytes(place.shelf.tar8),
         "sign in and accept the licence",
         f"./deps_sync.sh {TAR8} --from ",
     ):
@@ -463,8 +464,8 @@ def test_from_refuses_a_damaged_file(place: Place, tmp_path: Path) -> None:
     (tmp_path / FILE8).write_bytes(flipped)
     said = place.sync(TAR8, "--from", str(tmp_path), code=6)
     assert (
-        sha(bytes(flipped)) in said
-        and sha(place.shelf.tar8) in said
+        sha256_bytes(bytes(flipped)) in said
+        and sha256_bytes(place.shelf.tar8) in said
         and str(tmp_path / FILE8) in said
     )
     assert not (place.root / "artifacts" / TAR8).exists()
@@ -476,7 +477,7 @@ def test_from_accepts_a_renamed_file(place: Place, tmp_path: Path) -> None:
     entry = next(e for e in place.lock(TAR8).entries if e.kind == "tensorrt")
     assert (entry.path, entry.sha256, entry.version) == (
         f"tensorrt/{FILE8}",
-        sha(place.shelf.tar8),
+        sha256_bytes(place.shelf.tar8),
         "8.6.1.6",
     )
     assert (place.root / "artifacts" / TAR8 / entry.path).read_bytes() == place.shelf.tar8
@@ -575,7 +576,7 @@ def test_damaged_tar_is_refused_by_sync(place: Place) -> None:
     flipped[-5] ^= 0x80
     place.serve(FILE10, bytes(flipped))
     said = place.sync(TAR10, code=6)
-    assert sha(bytes(flipped)) in said and sha(place.shelf.tar10) in said
+    assert sha256_bytes(bytes(flipped)) in said and sha256_bytes(place.shelf.tar10) in said
     assert not (place.root / "artifacts" / TAR10).exists()
     place.serve(FILE10, place.shelf.tar10)
     place.sync(TAR10)
@@ -610,7 +611,7 @@ def test_damaged_tar_is_refused_by_build(place: Place) -> None:
     file.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
     try:
         said = place.run_build(TAR10, "runtime", code=5)
-        assert f"tensorrt/{FILE10}" in said and sha(whole) in said
+        assert f"tensorrt/{FILE10}" in said and sha256_bytes(whole) in said
     finally:
         file.unlink()
         file.write_bytes(whole)

@@ -95,13 +95,6 @@ def test_build_argument_must_not_steer_client(name: str) -> None:
 
 
 @pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    made = Fake(tmp_path / "fake")
-    monkeypatch.setenv("GAPFORGE_DOCKER", str(made.client))
-    return made
-
-
-@pytest.fixture
 def engine(fake: Fake) -> DockerEngine:
     chosen = detect.choose()
     assert isinstance(chosen, DockerEngine)

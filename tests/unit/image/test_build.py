@@ -147,13 +147,6 @@ def test_clock_behind_the_sources_is_said_before_the_build(
         assert "2023-11-14" in output.getvalue() and entry.path in output.getvalue()
 
 
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    made = Fake(tmp_path / "fake")
-    monkeypatch.setenv("GAPFORGE_DOCKER", str(made.client))
-    return made
-
-
 def project_with_artifacts(tmp_path: Path) -> Project:
     copy_repository(tmp_path / "project")
     project = Project(tmp_path / "project", tmp_path / "project/artifacts")

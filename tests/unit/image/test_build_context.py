@@ -10,7 +10,7 @@ import pytest
 
 import samples
 from gapforge.base.errors import StorageError, VerifyError
-from gapforge.base.files import content_mtime
+from gapforge.base.files import content_mtime, sha256_bytes
 from gapforge.base.marked_folders import MARKER
 from gapforge.image import build_context
 from gapforge.image.plan import Plan, make_plan
@@ -52,7 +52,7 @@ def test_context_equals_the_plan(context: tuple[Plan, Path, Path]) -> None:
     build_context.lay_out(plan, folder, artifacts)
     assert files(folder) == {f.path for f in plan.files} | {MARKER, ".dockerignore"}
     for file in plan.files:
-        assert samples.sha((folder / file.path).read_bytes()) == file.sha256
+        assert sha256_bytes((folder / file.path).read_bytes()) == file.sha256
 
 
 def test_artifacts_are_hard_links(context: tuple[Plan, Path, Path]) -> None:

@@ -28,13 +28,6 @@ def image(layout: Path) -> LockedImage:
 
 
 @pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    made = Fake(tmp_path / "fake")
-    monkeypatch.setenv("GAPFORGE_DOCKER", str(made.client))
-    return made
-
-
-@pytest.fixture
 def engine(fake: Fake) -> Engine:
     return detect.choose()
 

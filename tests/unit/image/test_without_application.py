@@ -60,13 +60,11 @@ def write(project: Project, **changes: Any) -> None:
 
 
 @pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+def engine(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Fake:
     """Return a fake engine; the artifacts count as verified and the checks as passed."""
-    made = Fake(tmp_path / "fake")
-    monkeypatch.setenv("GAPFORGE_DOCKER", str(made.client))
     monkeypatch.setattr("gapforge.cli.verbs.build.verify_artifacts", lambda *words, quiet: None)
     monkeypatch.setattr(smoke_checks, "run_checks", lambda *words: (PASSED,))
-    return made
+    return fake
 
 
 def document(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gapforge.base.errors import CompatibilityError, FetchError, LockError, ResolveError, UsageError
+from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
 from gapforge.cli import main as cli
 from gapforge.cli.verbs import sync as sync_verb
@@ -32,7 +33,7 @@ from gapforge.sync.shared_steps import Options, Outcome
 from gapforge.tools.package_versions_page import Review, Stack, render
 from raised_errors import assert_error, values_of
 from servers import file_server
-from sync_world import NAME, World, install, noise, sha, tree
+from sync_world import NAME, World, install, noise, tree
 
 REGISTRY = {role: {"image": f"team/base-{role}:1"} for role in ("builder", "runtime")}
 BUILT = {name: {"apt-source": name, "licence": "X"} for name in ("ffmpeg", "opencv")}
@@ -474,7 +475,7 @@ def test_licence_from_metadata_file_on_index(place: Place) -> None:
         "pip": "",
     }
     assert wheel_licence.licence_in(b"") == ""
-    assert sha(noise("headers", 2000)) in place.project.lock_file(NAME).read_text()
+    assert sha256_bytes(noise("headers", 2000)) in place.project.lock_file(NAME).read_text()
 
 
 def test_wheels_wait_for_an_unknown_python(tmp_path: Path, world: World, calls: list[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gapforge.base.errors import ResolveError, ToolError
+from gapforge.base.files import sha256_bytes
 from gapforge.model.lock import Entry
 from gapforge.model.preset import Preset, load
 from gapforge.sync import pip_dry_run
@@ -17,7 +18,6 @@ from gapforge.sync.pip_dry_run import Proof
 from raised_errors import assert_error
 from samples import ROOT
 from servers import wheel
-from sync_world import sha
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def entry(folder: Path, file: str, body: bytes) -> Entry:
     return Entry(
         kind="wheel",
         path=f"wheels/{file}",
-        sha256=sha(body),
+        sha256=sha256_bytes(body),
         size=len(body),
         origin="index:default",
         name=name,

@@ -26,6 +26,7 @@ from gapforge.base.errors import (
     SecretError,
     TargetError,
 )
+from gapforge.base.files import sha256_bytes
 from gapforge.base.process_locks import exclusive
 from gapforge.base.project import Project
 from gapforge.base.strict_json import canonical_json
@@ -48,7 +49,7 @@ from github_site import github_site
 from raised_errors import assert_error, values_of
 from samples import ROOT
 from servers import file_server
-from sync_world import NAME, FakeProof, World, install, noise, sha, tree
+from sync_world import NAME, FakeProof, World, install, noise, tree
 
 
 def tar_gz(members: dict[str, str]) -> bytes:
@@ -347,7 +348,7 @@ def test_changed_content_of_same_version_is_reported(place: Place) -> None:
     place.world.ffmpeg = b"rebuilt"
     place.world.publish()
     lines = place.sync(update=True).changes.lines()
-    old, new = (sha(data)[:12] for data in (noise("ffmpeg.tar.xz", 2000), b"rebuilt"))
+    old, new = (sha256_bytes(data)[:12] for data in (noise("ffmpeg.tar.xz", 2000), b"rebuilt"))
     assert len(lines) == 1 and lines[0].startswith("~ source ffmpeg 5.1.9: ")
     assert lines[0].endswith(f"sha256 {old} -> {new}")
 
@@ -452,7 +453,9 @@ def test_other_sdist_is_rejected_before_download(place: Place) -> None:
     place.world.publish()
     with pytest.raises(ResolveError) as error:
         place.sync()
-    assert "opencv==4.9" in error.value.message and sha(b"tampered") in error.value.render()
+    assert (
+        "opencv==4.9" in error.value.message and sha256_bytes(b"tampered") in error.value.render()
+    )
     assert "/f/opencv.tar.gz" not in place.asked()
 
 
@@ -488,8 +491,12 @@ def test_archive_that_contains_another_version_is_refused(
         address = place.world.site.add(f"/f/headers-{version}.tar.gz", other)
         sources = {
             **raw["sources"],
-            "headers": {"urls": [address], "sha256": sha(other), "version": "1.2"},
-            "opencv": {**raw["sources"]["opencv"], "folder": "cv", "sha256": sha(world.opencv)},
+            "headers": {"urls": [address], "sha256": sha256_bytes(other), "version": "1.2"},
+            "opencv": {
+                **raw["sources"]["opencv"],
+                "folder": "cv",
+                "sha256": sha256_bytes(world.opencv),
+            },
         }
         place.preset = world.write_preset(place.root, sources=sources)
         if locked:
@@ -535,12 +542,12 @@ def test_wrong_bytes_reach_no_artifact(place: Place) -> None:
         place.sync()
     assert [f.where for f in error.value.faults] == ["headers.tar.gz"]
     assert not place.artifacts.exists() and not place.project.lock_file(NAME).exists()
-    assert not Store(place.project.store).has(sha(b"tampered"))
+    assert not Store(place.project.store).has(sha256_bytes(b"tampered"))
 
 
 GATED = {
     "urls": ["http://127.0.0.1:9/TensorRT-8.6.1.6.tar.gz"],
-    "sha256": sha(noise("trt", 5000)),
+    "sha256": sha256_bytes(noise("trt", 5000)),
     "size": 5000,
     "version": "8.6.1.6",
     "gated": "log in at NVIDIA and accept the licence",
@@ -613,7 +620,7 @@ def test_local_repository_is_no_artifact(place: Place) -> None:
     body = noise("repo", 3000)
     url = place.world.site.add("/f/nv-tensorrt-local-repo_1_amd64.deb", body)
     raw = json.loads((place.root / "presets" / f"{NAME}.json").read_text())
-    raw["sources"]["tensorrt"] = {"urls": [url], "sha256": sha(body)}
+    raw["sources"]["tensorrt"] = {"urls": [url], "sha256": sha256_bytes(body)}
     place.world.debs["libnvinfer8"] = "8.6.1.6-1+cuda11.8"
     place.world.publish()
     place.preset = place.world.write_preset(
@@ -641,12 +648,12 @@ def test_trust_on_first_use(place: Place) -> None:
     place.preset = place.world.write_preset(place.root, sources=raw["sources"])
     place.sync()
     entry = next(e for e in place.lock().entries if e.name == "nohash")
-    assert (entry.trust, entry.sha256) == ("first-use", sha(b"first"))
+    assert (entry.trust, entry.sha256) == ("first-use", sha256_bytes(b"first"))
     place.world.site.paths["/f/nohash.tar"].body = b"other"
     place.lose(entry.path)
     with pytest.raises(FetchError) as error:
         place.sync()
-    assert sha(b"first") in error.value.render()
+    assert sha256_bytes(b"first") in error.value.render()
     assert "~ source nohash" in "\n".join(place.sync(update=True).changes.lines())
 
 
