@@ -41,6 +41,8 @@ PACKAGE_OF = {
 }
 # Variables with credentials that only sync reads. No program inherits them.
 WITHHELD = ("GITHUB_TOKEN", "REGISTRY_LOGINS")
+# A git hook sets these for its own repository; the git of another folder must not see them.
+_OF_A_GIT_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 PATIENCE = 10.0  # seconds between SIGTERM and SIGKILL
 Environment = Mapping[str, str | None]
 Feed = Callable[[IO[bytes]], None]
@@ -68,9 +70,10 @@ def quoted(argv: Sequence[str]) -> str:
 def environment(changes: Environment | None = None) -> dict[str, str]:
     """Return this process's environment with ``changes``, where None removes a variable.
 
-    It has the variables of ``WITHHELD`` only if ``changes`` sets them.
+    It has the variables of ``WITHHELD`` and of git hooks only if ``changes`` sets them.
     """
-    inherited = {key: value for key, value in os.environ.items() if key not in WITHHELD}
+    left_out = (*WITHHELD, *_OF_A_GIT_HOOK)
+    inherited = {key: value for key, value in os.environ.items() if key not in left_out}
     merged = {**inherited, **(changes or {})}
     return {key: value for key, value in merged.items() if value is not None}
 

@@ -202,9 +202,7 @@ def git_files(folder: Path) -> dict[bytes, bool]:
     """
     # "-t" puts a status before each path: "?" for a file that git does not track.
     command = ["git", "-C", str(folder), "ls-files", "-z", "-t"]
-    # A git hook sets these variables for another repository.
-    environment = {"GIT_DIR": None, "GIT_WORK_TREE": None, "GIT_INDEX_FILE": None}
-    with piped([*command, "--cached", "--others", "--exclude-standard"], env=environment) as output:
+    with piped([*command, "--cached", "--others", "--exclude-standard"]) as output:
         lines = [line for line in output.read().split(b"\0") if line]
     return {path: status != b"?" for status, path in (line.split(b" ", 1) for line in lines)}
 

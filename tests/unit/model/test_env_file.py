@@ -200,7 +200,9 @@ def test_unusable_file_is_refused(tmp_path: Path) -> None:
     assert len(error.value.faults) == 2 and CANARY not in error.value.render()
 
 
-def test_readable_or_tracked_file_gives_warning(tmp_path: Path) -> None:
+def test_readable_or_tracked_file_gives_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / ".env"
     file.write_text("A=1\n")
     file.chmod(0o644)
@@ -211,6 +213,7 @@ def test_readable_or_tracked_file_gives_warning(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     assert env_file.file_warnings(file) == []
     subprocess.run(["git", "-C", str(tmp_path), "add", "-f", ".env"], check=True)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other"))  # as in a hook of another repository
     (warning,) = env_file.file_warnings(file)
     assert values_of(warning) == {"env_file": file, "name": ".env"}
 

@@ -1091,6 +1091,17 @@ def test_files_of_git_are_copied(checkout: Project) -> None:
     )
 
 
+def test_git_hook_of_another_repository_changes_nothing(
+    checkout: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = rehearsal._repository(checkout), list_repository(checkout)
+    git(tmp_path, "init", "-q", "other")
+    git(tmp_path / "other", "commit", "-q", "--allow-empty", "-m", "x")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other/.git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "other"))
+    assert (rehearsal._repository(checkout), list_repository(checkout)) == expected
+
+
 def test_without_git_all_but_tool_files_copied(checkout: Project) -> None:
     shutil.rmtree(checkout.root / ".git")
     (checkout.root / "src/__pycache__").mkdir()
