@@ -52,7 +52,7 @@ GOAL = 0.9  # share of the changes that tests must notice
 TESTS = {
     "base/temporary_secrets": "base/test_temporary_secrets",
     "base/process": "base/test_process",
-    "base/secret_files": "base/test_secret_files",
+    "base/secret_file_patterns": "base/test_secret_file_patterns",
     "bundle/check_signatures": "bundle/test_check_signatures",
     "bundle/import_objects": "bundle/test_import_objects",
     "bundle/pack": "bundle/test_pack",
@@ -68,14 +68,14 @@ TESTS = {
         "compat/test_rule_edges compat/test_rules compat/test_compatibility_table"
     ),
     "compat/opencv": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
-    "compat/python_modules": (
+    "compat/replaced_modules": (
         "compat/test_rule_edges compat/test_rules compat/test_compatibility_table"
     ),
     "compat/redistribution": (
         "compat/test_redistribution compat/test_rule_edges compat/test_rules "
         "compat/test_compatibility_table"
     ),
-    "compat/archive_versions": (
+    "compat/archive_matches_version": (
         "compat/test_rule_edges compat/test_rules compat/test_compatibility_table"
     ),
     "compat/tensorrt": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",

@@ -30,7 +30,13 @@ from gapforge.base.write_files import write_text  # noqa: E402
 from gapforge.model.lock import Entry, LockedImage  # noqa: E402
 from gapforge.model.preset import BaseImage, Preset, load  # noqa: E402
 from gapforge.model.unresolved_item import APT_SOURCES, DEFAULT_INDEX, NO_ANSWER, Reason  # noqa: E402
-from gapforge.sync import apt_resolver, base_images, pip_dry_run, registry_images, shared_steps  # noqa: E402
+from gapforge.sync import (  # noqa: E402
+    apt_resolver,
+    base_images,
+    prove_pip_install,
+    registry_images,
+    shared_steps,
+)
 from gapforge.sync import sync as syncing  # noqa: E402
 from gapforge.sync.apt_resolver import DebFile, SourceFile  # noqa: E402
 from gapforge.sync.network import Network, NoAnswerError  # noqa: E402
@@ -376,7 +382,7 @@ def install(url: str, put: Any = setattr) -> list[str]:
     put(base_images, "fetch", fake_fetch)
     put(base_images, "describe", fake_describe)
     put(base_images, "installed", fake_installed)
-    put(pip_dry_run, "Proof", FakeProof)
+    put(prove_pip_install, "Proof", FakeProof)
     put(registry_images, "look_up", fake_look_up)
     return _Client.calls
 

@@ -31,7 +31,7 @@ from gapforge.base.files import sha256_file
 from gapforge.base.project import Project
 from gapforge.engine import private_daemon_state
 from gapforge.model import lock as locks
-from gapforge.rehearsal.simulated_site import site_of
+from gapforge.rehearsal.site_folder import site_of
 from mounts import unmount
 from page_blocks import Block, blocks, run
 from private_engine import CompilerCache

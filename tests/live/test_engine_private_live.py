@@ -139,7 +139,7 @@ def test_engine_with_deleted_state_is_found(engine_project: Project, lost: str) 
     assert len(private_daemon_state.strays(engine_project)) == 1
     again = private_daemon.start(engine_project, offline=True)
     assert private_daemon_state.strays(engine_project) == []
-    assert private_daemon.ask(Path(again.socket), "/_ping") == b"OK"
+    assert private_daemon._ask(Path(again.socket), "/_ping") == b"OK"
     private_daemon_state._state_file(engine_project).unlink()
     assert private_daemon.stop(engine_project) is True
     assert traces(engine_project) == []
@@ -156,7 +156,7 @@ def test_engines_of_two_projects_are_independent(engine_project: Project) -> Non
             assert one.host != two.host
             private_daemon.stop(engine_project)
             assert detect.choose(host=two.host, project=other).info.private
-            assert private_daemon.ask(Path(two.socket), "/_ping") == b"OK"
+            assert private_daemon._ask(Path(two.socket), "/_ping") == b"OK"
         finally:
             private_daemon.remove(other)
     assert traces(other) == []

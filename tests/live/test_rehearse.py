@@ -19,7 +19,7 @@ import pytest
 from checkout import copy_repository
 from gapforge.base.project import Project
 from gapforge.engine import private_daemon, private_daemon_state
-from gapforge.rehearsal.simulated_site import site_of
+from gapforge.rehearsal.site_folder import site_of
 from samples import PRESET, ROOT
 
 CANARY = {

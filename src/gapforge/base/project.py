@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapforge.base.paths import inside
+from gapforge.base.path_checks import inside
 
 # Of Ubuntu 22.04. __main__.py states it once more, for an older Python that cannot import this.
 LEAST_PYTHON = (3, 10)

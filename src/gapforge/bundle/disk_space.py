@@ -13,7 +13,7 @@ from gapforge.base.errors import StorageError
 from gapforge.base.files import system_text
 from gapforge.base.flush import MOUNTS, mount_point
 from gapforge.base.i18n import _
-from gapforge.base.paths import inside, real_path
+from gapforge.base.path_checks import inside, real_path
 from gapforge.base.storage_errors import free_bytes, nearest_existing
 from gapforge.base.units import human_bytes
 from gapforge.bundle.volume_format import Part

@@ -28,7 +28,7 @@ from gapforge.base.files import (
 from gapforge.base.flush import sync_files, sync_folder
 from gapforge.base.i18n import _
 from gapforge.base.marked_folders import mark_folder, remove_folder
-from gapforge.base.paths import real_path, unsafe_path_reason
+from gapforge.base.path_checks import real_path, unsafe_path_reason
 from gapforge.base.process_locks import exclusive
 from gapforge.base.project import Project
 from gapforge.base.storage_errors import free_bytes, storage_errors

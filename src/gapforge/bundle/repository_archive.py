@@ -18,9 +18,9 @@ from pathlib import Path
 from gapforge.base.errors import BundleError, Fault
 from gapforge.base.files import UnsuitableFile, contains, open_buffered, open_regular, sha256_bytes
 from gapforge.base.i18n import N_, _, ngettext
-from gapforge.base.paths import real_path, unsafe_path_reason
+from gapforge.base.path_checks import real_path, unsafe_path_reason
 from gapforge.base.project import Project
-from gapforge.base.secret_files import holds_private_key
+from gapforge.base.secret_file_patterns import holds_private_key
 from gapforge.base.system_errors import os_reason, unreadable
 from gapforge.base.text_layout import printable
 from gapforge.base.units import human_bytes

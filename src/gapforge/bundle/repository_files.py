@@ -18,10 +18,10 @@ from gapforge.base import limits
 from gapforge.base.errors import BundleError, ToolError
 from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
-from gapforge.base.paths import real_path, unsafe_path_reason
+from gapforge.base.path_checks import real_path, unsafe_path_reason
 from gapforge.base.process import piped
 from gapforge.base.project import Project
-from gapforge.base.secret_files import may_hold_secrets
+from gapforge.base.secret_file_patterns import may_hold_secrets
 from gapforge.base.text_layout import printable
 from gapforge.bundle.receiver_program import RECEIVER
 from gapforge.model.preset import Preset

@@ -20,10 +20,10 @@ from gapforge.base.project import Project
 from gapforge.base.storage_errors import full_disk, storage_error
 from gapforge.base.sudo_caller import give_to_caller
 from gapforge.base.write_files import write_text
-from gapforge.cli import environment_defaults, help_text, verb_parsers
+from gapforge.cli import environment_defaults, help_layout, load_verbs
 from gapforge.cli.argument_parser import OUTPUT_FLAGS, require_folder
+from gapforge.cli.load_verbs import VERB_GROUPS, VERBS
 from gapforge.cli.output import print_error, print_json
-from gapforge.cli.verb_parsers import VERB_GROUPS, VERBS
 from gapforge.engine import private_daemon_state
 from gapforge.model.schema import nearest
 
@@ -73,10 +73,10 @@ def _run(argv: Sequence[str]) -> int:
             _('there is no verb "{verb}"', verb=verb) + nearest(verb, VERBS),
             hint="./gapforge --help",
         )
-    modules = verb_parsers.load([verb] if verb else VERBS)  # without a verb, help needs all
-    parser, parsers = verb_parsers.parsers_of(modules)
+    modules = load_verbs.load([verb] if verb else VERBS)  # without a verb, help needs all
+    parser, parsers = load_verbs.parsers_of(modules)
     if verb is None:
-        parser.overview = help_text.overview(
+        parser.overview = help_layout.overview(
             VERB_GROUPS, {name: _(module.HELP) for name, module in modules.items()}
         )
     args, unknown = parser.parse_known_args(words)

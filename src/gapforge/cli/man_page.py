@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from gapforge import __version__
 from gapforge.base.errors import ERROR_CLASSES
 from gapforge.base.i18n import _, use_language
-from gapforge.cli import verb_parsers
+from gapforge.cli import load_verbs
 from gapforge.cli.argument_parser import OUTPUT_FLAGS, Parser
 
 # As man looks for them with "man -M docs/man gapforge".
@@ -20,8 +20,8 @@ def pages() -> dict[str, str]:
     made = {}
     for language, path in PAGES.items():
         with use_language(language):
-            modules = verb_parsers.load()
-            parser, parsers = verb_parsers.parsers_of(modules)
+            modules = load_verbs.load()
+            parser, parsers = load_verbs.parsers_of(modules)
             examples = {name: module.EXAMPLES for name, module in modules.items()}
             made[path] = _page(parser, parsers, examples)
     return made
@@ -42,7 +42,7 @@ def _page(
         ".SH " + _roff(_("OPTIONS")),
         *_flags(parser),
     ]
-    for title, verbs in verb_parsers.VERB_GROUPS:
+    for title, verbs in load_verbs.VERB_GROUPS:
         lines.append(".SH " + _roff(_("VERBS, {place}", place=_(title))))
         for verb in verbs:
             lines += _verb(verb, parsers[verb], examples[verb])

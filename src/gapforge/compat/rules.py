@@ -7,14 +7,14 @@ time. Everything here is a pure function of a preset and the catalog.
 from __future__ import annotations
 
 from gapforge.compat import (
-    archive_versions,
+    archive_matches_version,
     base_image,
     build_packages,
     driver,
     ffmpeg,
     host_compiler,
     opencv,
-    python_modules,
+    replaced_modules,
     tensorrt,
     torch,
 )
@@ -25,9 +25,9 @@ from gapforge.model.preset import Preset
 _PARTS = (
     base_image,
     torch,
-    python_modules,
+    replaced_modules,
     tensorrt,
-    archive_versions,
+    archive_matches_version,
     ffmpeg,
     driver,
     opencv,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gapforge.base.errors import EngineError, GapforgeError, LockError, PresetError
 from gapforge.base.i18n import _
-from gapforge.base.paths import inside
+from gapforge.base.path_checks import inside
 from gapforge.base.project import Project
 from gapforge.base.system_errors import error_text
 from gapforge.compat.driver import driver_need

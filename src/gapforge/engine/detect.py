@@ -12,7 +12,7 @@ from typing import Any
 from gapforge.base import limits, process
 from gapforge.base.errors import EngineError, Fault, ToolError
 from gapforge.base.i18n import _
-from gapforge.base.paths import given_path, real_path
+from gapforge.base.path_checks import given_path, real_path
 from gapforge.base.project import Project
 from gapforge.base.strict_json import parse_json, read_json
 from gapforge.engine import private_daemon_state

@@ -27,7 +27,7 @@ from gapforge.base.files import open_regular, system_text
 from gapforge.base.flush import MOUNTS, mount_point
 from gapforge.base.i18n import _
 from gapforge.base.marked_folders import mark_folder, remove_folder
-from gapforge.base.paths import real_path
+from gapforge.base.path_checks import real_path
 from gapforge.base.process_locks import exclusive
 from gapforge.base.project import Project
 from gapforge.base.strict_json import parse_json

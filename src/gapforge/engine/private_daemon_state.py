@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gapforge.base.files import system_text
-from gapforge.base.paths import real_path
+from gapforge.base.path_checks import real_path
 from gapforge.base.project import Project
 from gapforge.base.strict_json import canonical_json, read_json
 from gapforge.base.write_files import write_text

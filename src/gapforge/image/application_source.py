@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gapforge.base.errors import Fault, SourceError
 from gapforge.base.i18n import _
-from gapforge.base.paths import given_path, real_path, unsafe_path_reason
+from gapforge.base.path_checks import given_path, real_path, unsafe_path_reason
 from gapforge.base.system_errors import os_reason
 from gapforge.image import gapforgeignore
 from gapforge.image.source_files import list_files, shown_names

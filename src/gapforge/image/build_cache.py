@@ -5,7 +5,7 @@ files by content and mode, and it uploads a file of the build context again when
 differ. Three things follow, and together they decide which work a build skips:
 
 * A stage sees only its own ``inputs/`` folder, so that one changed wheel does not compile OpenCV
-  again (``gapforge.image.stage_inputs``).
+  again (``gapforge.image.inputs_of_stages``).
 * Every file of the context gets a time stamp that is computed from its content and a fixed mode, so
   that neither checkout time nor umask counts (``set_cache_stamp``).
 * A base image that the engine has under its digest is not loaded again

@@ -16,12 +16,12 @@ from gapforge.base.errors import Fault, VerifyError
 from gapforge.base.files import contains, content_mtime, sha256_file
 from gapforge.base.i18n import _
 from gapforge.base.marked_folders import MARKER, mark_folder
-from gapforge.base.paths import inside
+from gapforge.base.path_checks import inside
 from gapforge.base.storage_errors import storage_errors
 from gapforge.base.write_files import copy_file, link_or_copy, write_text
 from gapforge.image.build_cache import set_cache_stamp
+from gapforge.image.inputs_of_stages import ContextFile
 from gapforge.image.plan import Plan
-from gapforge.image.stage_inputs import ContextFile
 from gapforge.store.hash_files import hash_files
 
 APPLICATION = "inputs/application/app"  # the application's source, from source_copy.copy_source

@@ -16,7 +16,7 @@ from typing import IO
 
 from gapforge.base.errors import EngineError, VerifyError
 from gapforge.base.i18n import _
-from gapforge.base.paths import given_path
+from gapforge.base.path_checks import given_path
 from gapforge.base.progress import Progress
 from gapforge.base.units import human_bytes, human_time
 from gapforge.engine.docker_load_archive import write_image

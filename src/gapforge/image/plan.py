@@ -12,14 +12,14 @@ from typing import Any
 
 from gapforge import __version__
 from gapforge.base.strict_json import canonical_json
-from gapforge.image.load_base_images import base_name
-from gapforge.image.stage_inputs import (
+from gapforge.image.inputs_of_stages import (
     ContextFile,
     ContextTexts,
     parameters,
     stage_inputs,
     text_file,
 )
+from gapforge.image.load_base_images import base_name
 from gapforge.model.component import Component
 from gapforge.model.lock import Lock, LockedImage
 from gapforge.model.names import ROLES, normalized

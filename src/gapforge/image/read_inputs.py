@@ -27,8 +27,8 @@ from gapforge.base.project import Project
 from gapforge.base.system_errors import unreadable
 from gapforge.base.units import DAY
 from gapforge.image import application_source, dockerfile, dockerfile_lint, smoke_checks
+from gapforge.image.inputs_of_stages import HELPERS, ContextTexts
 from gapforge.image.plan import Plan, make_plan
-from gapforge.image.stage_inputs import HELPERS, ContextTexts
 from gapforge.model import component, doubled_modules, env_file, usable_base_image
 from gapforge.model import lock as lock_module
 from gapforge.model.lock import LOCK_FILE, PACKAGES_INDEX, Lock, LockedImage

@@ -14,7 +14,7 @@ from gapforge.base.errors import SourceError, StorageError
 from gapforge.base.files import CHUNK, content_mtime, open_regular, sha256_bytes, sha256_file
 from gapforge.base.i18n import _
 from gapforge.base.marked_folders import MARKER
-from gapforge.base.paths import real_path
+from gapforge.base.path_checks import real_path
 from gapforge.base.storage_errors import storage_errors
 from gapforge.base.system_errors import os_reason
 from gapforge.image.build_cache import set_cache_stamp

@@ -16,7 +16,7 @@ from gapforge.base import limits
 from gapforge.base.errors import Fault, SourceError
 from gapforge.base.files import open_buffered, read_regular
 from gapforge.base.i18n import _, ngettext
-from gapforge.base.secret_files import holds_private_key, may_hold_secrets
+from gapforge.base.secret_file_patterns import holds_private_key, may_hold_secrets
 from gapforge.base.system_errors import unlistable, unreadable
 from gapforge.base.text_layout import printable
 from gapforge.image import gapforgeignore

@@ -12,7 +12,7 @@ from gapforge.base import limits
 from gapforge.base.errors import Fault, LockError
 from gapforge.base.files import read_regular, sha256_bytes
 from gapforge.base.i18n import _, ngettext
-from gapforge.base.paths import unsafe_path_reason
+from gapforge.base.path_checks import unsafe_path_reason
 from gapforge.base.strict_json import canonical_json
 from gapforge.base.units import DAY
 from gapforge.model.lock_format_1 import reason_of

@@ -15,7 +15,7 @@ from gapforge.base import limits
 from gapforge.base.errors import Fault, PresetError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.i18n import _, ngettext
-from gapforge.base.paths import unsafe_path_reason
+from gapforge.base.path_checks import unsafe_path_reason
 from gapforge.base.strict_json import canonical_json
 from gapforge.model import catalog as catalogs
 from gapforge.model import component, preset_defaults, preset_rules, schema

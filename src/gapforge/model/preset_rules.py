@@ -9,7 +9,7 @@ from typing import Any
 
 from gapforge.base.errors import Fault
 from gapforge.base.i18n import _
-from gapforge.base.paths import unsafe_path_reason
+from gapforge.base.path_checks import unsafe_path_reason
 from gapforge.model.component import Component, Needs
 from gapforge.model.names import ROLES, STEERING
 from gapforge.model.preset_shape import OWN_KEYS

@@ -10,7 +10,7 @@ from typing import Any
 
 from gapforge.base.errors import Fault, UsageError
 from gapforge.base.i18n import _
-from gapforge.base.paths import unsafe_path_reason
+from gapforge.base.path_checks import unsafe_path_reason
 from gapforge.base.project import Project
 from gapforge.base.write_files import write_text
 from gapforge.model import catalog as catalogs

@@ -37,7 +37,8 @@ from gapforge.engine import private_daemon
 from gapforge.model import preset as presets
 from gapforge.model.lock import LOCK_FILE
 from gapforge.model.preset import Preset
-from gapforge.rehearsal import rehearsed_bundle, simulated_site
+from gapforge.rehearsal import rehearsed_bundle, site_folder
+from gapforge.rehearsal.check_bundle_programs import require_known_programs
 from gapforge.rehearsal.choose_signers import choose_signers
 from gapforge.rehearsal.record import LOG, Record, remove_records
 from gapforge.rehearsal.rehearsed_bundle import RehearsedBundle
@@ -47,7 +48,6 @@ from gapforge.rehearsal.run_gapforge import (
     facts_of_report,
     site_python,
 )
-from gapforge.rehearsal.trusted_programs import require_known_programs
 from gapforge.store.inventory import Inventory
 from gapforge.trust.trusted_signers import LOCK_SIGNATURE, VARIABLE
 
@@ -130,7 +130,7 @@ class _Rehearsal:
 
     @property
     def site(self) -> Project:
-        return simulated_site.site_of(self.project, self.preset.name)
+        return site_folder.site_of(self.project, self.preset.name)
 
     def run(self) -> None:
         """Run all steps; a failure goes into the record. Then remove the site and its engine."""
@@ -160,17 +160,17 @@ class _Rehearsal:
                 self._warn(*self.bundle.warnings)
                 require_known_programs(self.project, self.bundle)
         with self._timed("place", _("creating an empty site: {folder}", folder=self.site.root)):
-            simulated_site.remove_site(self.site)
+            site_folder.remove_site(self.site)
             self.created = True
             bare = self.bundle is not None and self.bundle.contains_gapforge
-            left_out = simulated_site.create_site(self.project, self.site, [self.preset], bare=bare)
+            left_out = site_folder.create_site(self.project, self.site, [self.preset], bare=bare)
             self._warn(*(_("not copied to the site: {file}", file=file) for file in left_out))
         if self.bundle is None:
             self._copy_artifacts()
         else:
             self._unpack(self.bundle)
         with self._timed("verify", _("verifying all files")):
-            self._run(self.site.root / simulated_site.PROGRAM, "verify", name)
+            self._run(self.site.root / site_folder.PROGRAM, "verify", name)
             record.lock_sha256 = _sha256(self._artifacts_lock(self.site))
             self._record_preset(presets.load(self.site.preset_file(name)))
         with self._timed("engine", _("starting an engine without a network")):
@@ -181,7 +181,7 @@ class _Rehearsal:
                 "offline": state.offline,
             }
             self.runner.extra["DOCKER_HOST"] = state.host
-        simulated_site.link_env(self.project, self.site)  # only a build needs it
+        site_folder.link_env(self.project, self.site)  # only a build needs it
         for kind in self.options.types:
             with self._timed(
                 f"build {kind}", _("building and checking the {kind} image", kind=kind)
@@ -203,7 +203,7 @@ class _Rehearsal:
                 self._artifacts_lock(self.project),
             )
             record.lock_sha256 = next(filter(None, map(_sha256, lock_files)), None)
-            user = simulated_site.user_of_site(self.project)
+            user = site_folder.user_of_site(self.project)
             python, record.children_without_network = site_python(user), can_leave_network()
             record.user = user.user if user else 0
             record.python = python.to_json()
@@ -221,7 +221,7 @@ class _Rehearsal:
     def _copy_artifacts(self) -> None:
         name = self.preset.name
         with self._timed("copy", _("copying the artifacts")), self._progress(_("copy")) as bar:
-            simulated_site.copy_artifacts(self.project, self.site, name, bar.add)
+            site_folder.copy_artifacts(self.project, self.site, name, bar.add)
         signature = self.site.artifacts_of(name) / LOCK_SIGNATURE
         signatures = [signature] if signature.exists() else []
         self._choose_signers(signatures, f"./gapforge trust sign {name} --key KEY")
@@ -258,15 +258,15 @@ class _Rehearsal:
                     "found_here": len(objects),
                 }
                 with self._progress(_("objects at the site")) as bar:
-                    simulated_site.add_objects(self.site, objects, bar.add)
-        program = self.site.root / simulated_site.PROGRAM
+                    site_folder.add_objects(self.site, objects, bar.add)
+        program = self.site.root / site_folder.PROGRAM
         name = program.name
         if bundle.receiver is not None:
             program, name = self._receiver_file, RECEIVER
             write_bytes(program, bundle.receiver.program)
         with self._timed("unpack", _("unpacking with {program}", program=name)):
             self._run(program, "unpack", *map(str, bundle.folders))
-            if not (self.site.root / simulated_site.PROGRAM).is_file():
+            if not (self.site.root / site_folder.PROGRAM).is_file():
                 raise BundleError(
                     _("the bundle was unpacked, but it contains no gapforge that can build"),
                     hint=bundle.pack_command,
@@ -360,7 +360,7 @@ class _Rehearsal:
                 private_daemon.stop(self.site)
                 self.say(_("the site was kept: {folder}", folder=self.site.root))
             else:
-                simulated_site.remove_site(self.site)
+                site_folder.remove_site(self.site)
         except (GapforgeError, OSError) as error:
             why = error.message if isinstance(error, GapforgeError) else error_text(error)
             self._warn(_("{folder} could not be removed: {why}", folder=self.site.root, why=why))
@@ -379,7 +379,7 @@ class _Rehearsal:
 
     def _run(self, program: Path, *words: str) -> None:
         if self.runner.user is not None:
-            simulated_site.give_site(self.project, self.site, self.runner.user)
+            site_folder.give_site(self.project, self.site, self.runner.user)
         self.runner.run(program, *words)
 
     def _progress(self, what: str) -> Progress:

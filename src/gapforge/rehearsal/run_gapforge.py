@@ -20,7 +20,7 @@ from gapforge.base.errors import (
     ToolError,
 )
 from gapforge.base.i18n import _, language
-from gapforge.base.paths import given_path
+from gapforge.base.path_checks import given_path
 from gapforge.base.project import LEAST_PYTHON
 from gapforge.base.strict_json import read_json
 from gapforge.base.sudo_caller import Caller

@@ -30,7 +30,7 @@ from gapforge.base.files import (
 from gapforge.base.flush import sync_files, sync_folder
 from gapforge.base.i18n import _
 from gapforge.base.parallel import on_all_cores
-from gapforge.base.paths import SAFE_NAME, inside, unsafe_path_reason
+from gapforge.base.path_checks import SAFE_NAME, inside, unsafe_path_reason
 from gapforge.base.process_locks import folder_in_use
 from gapforge.base.project import Project
 from gapforge.base.storage_errors import storage_errors

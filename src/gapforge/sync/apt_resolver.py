@@ -15,7 +15,7 @@ from gapforge.base import process
 from gapforge.base.errors import Fault, FetchError, ResolveError, ToolError
 from gapforge.base.files import sha256_file
 from gapforge.base.i18n import _
-from gapforge.base.paths import SAFE_NAME
+from gapforge.base.path_checks import SAFE_NAME
 from gapforge.base.text_layout import whole_number
 from gapforge.base.write_files import write_text
 from gapforge.model import debian_control

@@ -7,7 +7,7 @@ from pathlib import Path
 from gapforge.base.errors import CompatibilityError, Fault, FetchError, ResolveError, StorageError
 from gapforge.base.files import sha256_file
 from gapforge.base.i18n import _
-from gapforge.base.paths import inside
+from gapforge.base.path_checks import inside
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.storage_errors import storage_errors

@@ -20,7 +20,7 @@ from gapforge.base.errors import Fault, FetchError, ResolveError, StorageError
 from gapforge.base.files import read_regular, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.marked_folders import mark_folder, remove_folder
-from gapforge.base.paths import inside
+from gapforge.base.path_checks import inside
 from gapforge.model.preset import AptSource
 from gapforge.sync import apt_sources
 from gapforge.sync.apt_errors import accepts_expired, update_failure

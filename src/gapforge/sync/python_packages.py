@@ -25,7 +25,7 @@ from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import Fault, ResolveError, ToolError
 from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
-from gapforge.base.paths import SAFE_NAME
+from gapforge.base.path_checks import SAFE_NAME
 from gapforge.base.project import Project
 from gapforge.base.strict_json import parse_json
 from gapforge.base.system_errors import unlistable

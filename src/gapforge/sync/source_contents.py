@@ -20,8 +20,8 @@ from gapforge.base.errors import CompatibilityError, Fault, FetchError, PresetEr
 from gapforge.base.files import open_buffered
 from gapforge.base.i18n import _, ngettext
 from gapforge.model.component import StatedVersion
+from gapforge.model.expected_archive_versions import number_in, stated_versions
 from gapforge.model.preset import Preset
-from gapforge.model.stated_versions import number_in, stated_versions
 from gapforge.model.versions import begins_with
 
 

@@ -23,7 +23,13 @@ from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.store import sha256sums
 from gapforge.store.store import ViewResult
-from gapforge.sync import base_images, option_libraries, pip_dry_run, source_archives, target_python
+from gapforge.sync import (
+    base_images,
+    check_option_libraries,
+    prove_pip_install,
+    source_archives,
+    target_python,
+)
 from gapforge.sync.apt_resolver import DebFile, SourceFile
 from gapforge.sync.base_image_facts import read_files
 from gapforge.sync.download import Got, Want
@@ -210,7 +216,7 @@ class _Sync(Run):
         folder = self.work / "proof"
         folder.mkdir(exist_ok=True)
         self.store.view(folder, {e.file: e.sha256 for e in all_wheels})
-        pip_dry_run.Proof(
+        prove_pip_install.Proof(
             preset=self.preset, folder=folder, pip=tools[0], wheels=wheels, python=python
         ).check()
         self.proved = subject
@@ -328,11 +334,11 @@ class _Sync(Run):
 
     def _check_options(self, bases: Mapping[str, LockedBase], debs: Sequence[Entry]) -> None:
         """Raise ResolveError for options whose library the builder image would lack."""
-        files = option_libraries.BuilderFiles(
+        files = check_option_libraries.BuilderFiles(
             {e.name: self.store.path(e.sha256) for e in debs if BUILDER in e.roles},
             lambda: read_files(read_layout(self._layout(BUILDER, bases[BUILDER]))),
         )
-        for note in option_libraries.check(self.preset, files):
+        for note in check_option_libraries.check(self.preset, files):
             self.progress.note(_("WARNING: {warning}", warning=note))
 
     def _apt_source(self, source: SourceArchive, builder: LockedBase) -> Entry:

@@ -12,7 +12,7 @@ from gapforge.model.component import COMPONENT_SHAPE, PACKAGES_FILE, Component
 from gapforge.model.lock import LOCK_SHAPE
 from gapforge.model.preset_shape import preset_shape
 from gapforge.model.schema import Shape
-from gapforge.tools import preset_schema
+from gapforge.tools import preset_schema_texts
 
 
 def schemas(components: Sequence[Component], facts: Catalog) -> dict[str, str]:
@@ -22,7 +22,7 @@ def schemas(components: Sequence[Component], facts: Catalog) -> dict[str, str]:
     Same shapes, components and catalog, same bytes.
     """
     preset = preset_shape(tuple(components))
-    documented = preset_schema.complete(preset.schema(), components, facts)
+    documented = preset_schema_texts.complete(preset.schema(), components, facts)
     shapes: dict[str, tuple[str, Shape]] = {
         "lock": ("gapforge lock: every byte that a preset resolves to", LOCK_SHAPE),
         "component": ("gapforge component: one piece of the image", COMPONENT_SHAPE),

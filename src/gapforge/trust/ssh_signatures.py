@@ -24,7 +24,7 @@ from gapforge.base import process
 from gapforge.base.errors import TrustError, UsageError
 from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
-from gapforge.base.paths import given_path, real_path
+from gapforge.base.path_checks import given_path, real_path
 from gapforge.base.system_errors import unreadable
 from gapforge.base.text_layout import printable
 

@@ -19,7 +19,7 @@ from gapforge.base import limits
 from gapforge.base.errors import Fault, TrustError, UsageError
 from gapforge.base.files import read_regular, sha256_bytes
 from gapforge.base.i18n import _
-from gapforge.base.paths import real_path
+from gapforge.base.path_checks import real_path
 from gapforge.base.process import quoted
 from gapforge.base.process_locks import exclusive
 from gapforge.base.project import Project

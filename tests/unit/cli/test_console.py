@@ -14,7 +14,7 @@ from gapforge.base import output_mode
 from gapforge.base.errors import Fault, PresetError
 from gapforge.base.i18n import use_language
 from gapforge.base.text_layout import label_rows, width
-from gapforge.cli import completion, man_page, verb_parsers
+from gapforge.cli import completion, load_verbs, man_page
 from gapforge.cli.main import main
 from gapforge.cli.output import Row, print_error, show, show_table, table, warn
 from gapforge.cli.verbs import build, doctor
@@ -238,14 +238,14 @@ def test_quiet_prints_names_and_what_needs_attention(
     assert "passes" not in told and "failed" in told and "c  d" not in told
 
 
-@pytest.mark.parametrize("verb", sorted(set(verb_parsers.VERBS) - WITHOUT_JSON))
+@pytest.mark.parametrize("verb", sorted(set(load_verbs.VERBS) - WITHOUT_JSON))
 def test_json_is_alone_on_standard_output(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every verb with --json, in an empty project: a result or an error, and nothing beside it."""
     monkeypatch.setenv("GAPFORGE_ROOT", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
-    _parser, parsers = verb_parsers.parsers_of(verb_parsers.load([verb]))
+    _parser, parsers = load_verbs.parsers_of(load_verbs.load([verb]))
     assert "--json" in parsers[verb].flags()
     words = {"engine": ["status"], "trust": ["list"], "unpack": [str(tmp_path)]}.get(verb, [])
     required = [a for a in parsers[verb]._actions if a.required and not a.option_strings]
@@ -255,7 +255,7 @@ def test_json_is_alone_on_standard_output(
 
 
 def commands() -> dict[str, completion.Command]:
-    _parser, parsers = verb_parsers.parsers_of(verb_parsers.load())
+    _parser, parsers = load_verbs.parsers_of(load_verbs.load())
     return {name: completion.command_of(parser) for name, parser in parsers.items()}
 
 
@@ -307,5 +307,5 @@ def test_manual_page_has_every_verb_and_flag(language: str) -> None:
     with use_language(language):
         flags = {flag for command in commands().values() for flag in command.flags}
     assert flags <= set(text.replace("\\-", "-").replace(",", " ").split())
-    assert all(f"\n.SS {verb}" in text for verb in verb_parsers.VERBS)
+    assert all(f"\n.SS {verb}" in text for verb in load_verbs.VERBS)
     assert not [line for line in text.splitlines() if line.startswith("'")]

@@ -37,10 +37,10 @@ from gapforge.cli.verbs import check
 from gapforge.engine import detect
 from gapforge.engine.protocol import Engine
 from gapforge.image import build, load_base_images, read_inputs, smoke_checks
+from gapforge.image.inputs_of_stages import ContextTexts
 from gapforge.image.plan import make_plan
 from gapforge.image.smoke_checks import CheckResult
 from gapforge.image.source_copy import copy_source
-from gapforge.image.stage_inputs import ContextTexts
 from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
 from gapforge.model.names import ROLES

@@ -13,8 +13,8 @@ from gapforge.base.errors import StorageError, VerifyError
 from gapforge.base.files import content_mtime, sha256_bytes
 from gapforge.base.marked_folders import MARKER
 from gapforge.image import build_context
+from gapforge.image.inputs_of_stages import ContextTexts
 from gapforge.image.plan import Plan, make_plan
-from gapforge.image.stage_inputs import ContextTexts
 from gapforge.model import component
 from raised_errors import assert_error
 

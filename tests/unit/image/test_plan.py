@@ -9,8 +9,8 @@ import pytest
 
 import samples
 from gapforge.base.errors import PresetError
+from gapforge.image.inputs_of_stages import ContextTexts, requirements
 from gapforge.image.plan import Plan, make_plan
-from gapforge.image.stage_inputs import ContextTexts, requirements
 from gapforge.model import component
 from gapforge.model.lock import Entry, LockedImage
 

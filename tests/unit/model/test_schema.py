@@ -22,7 +22,7 @@ from gapforge.model.component import COMPONENT_SHAPE
 from gapforge.model.lock import LOCK_SHAPE
 from gapforge.model.preset_shape import preset_shape
 from gapforge.model.schema import faults_of
-from gapforge.tools import json_schemas, preset_schema
+from gapforge.tools import json_schemas, preset_schema_texts
 from samples import ROOT
 
 PRESETS = [
@@ -290,7 +290,7 @@ def test_defaults_mean_the_same_as_leaving_out() -> None:
 
 def test_every_value_that_gapforge_fills_in_is_a_default() -> None:
     defaults = {path: s["default"] for path, s, _optional in DOCUMENTED if "default" in s}
-    filled = preset_schema.filled_in()
+    filled = preset_schema_texts.filled_in()
     assert len(filled) > 10
     assert {path: defaults[path] for path in filled} == filled
     for path, schema, optional in DOCUMENTED:

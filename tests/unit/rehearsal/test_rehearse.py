@@ -41,9 +41,9 @@ from gapforge.cli import main as cli
 from gapforge.engine import private_daemon, private_daemon_state
 from gapforge.model import preset as presets
 from gapforge.rehearsal import rehearse as rehearsal
-from gapforge.rehearsal import run_gapforge, simulated_site
+from gapforge.rehearsal import run_gapforge, site_folder
 from gapforge.rehearsal.run_gapforge import Python, SiteRunner
-from gapforge.rehearsal.simulated_site import create_site, list_repository, site_of
+from gapforge.rehearsal.site_folder import create_site, list_repository, site_of
 from gapforge.store.inventory import Inventory
 from gapforge.trust import ssh_signatures, trusted_signers
 from gapforge.trust.ssh_signatures import CUSTODY, LOCK
@@ -910,7 +910,7 @@ def test_failure_removes_earlier_ready_page(
     def bug(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(simulated_site, "create_site", bug)
+    monkeypatch.setattr(site_folder, "create_site", bug)
     assert office.rehearse() == 1
     assert (
         not (office.dist / "rehearsal.txt").exists()
@@ -963,7 +963,7 @@ def test_keep_option_keeps_site(office: Office) -> None:
 def test_failed_site_removal_is_warned_about(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = simulated_site.remove_site, []
+    real, calls = site_folder.remove_site, []
 
     def remove(project: Project) -> None:
         calls.append(project)
@@ -971,7 +971,7 @@ def test_failed_site_removal_is_warned_about(
             raise VerifyError("still mounted")
         real(project)
 
-    monkeypatch.setattr(simulated_site, "remove_site", remove)
+    monkeypatch.setattr(site_folder, "remove_site", remove)
     assert office.rehearse() == 0
     assert any("still mounted" in warning for warning in office.record()["warnings"])
 
@@ -1200,11 +1200,11 @@ def test_env_is_a_hard_link(checkout: Project) -> None:
     checkout.env_file.chmod(0o600)
     create_site(checkout, site := site_of(checkout, PRESET))
     assert not site.env_file.exists()
-    simulated_site.link_env(checkout, site)
+    site_folder.link_env(checkout, site)
     assert (
         site.env_file.samefile(checkout.env_file) and site.env_file.stat().st_mode & 0o777 == 0o600
     )
-    simulated_site.remove_site(site)
+    site_folder.remove_site(site)
     assert checkout.env_file.read_text() == "A=b\n" and not site.root.exists()
 
 
@@ -1220,7 +1220,7 @@ def test_env_on_other_file_system_is_copied(
     monkeypatch.setattr(os, "link", link)
     create_site(checkout, site := site_of(checkout, PRESET))
     assert not site.env_file.exists()
-    simulated_site.link_env(checkout, site)
+    site_folder.link_env(checkout, site)
     assert site.env_file.read_text() == "A=b\n" and site.env_file.stat().st_mode & 0o777 == 0o600
     assert not site.env_file.samefile(checkout.env_file)
 
@@ -1230,9 +1230,9 @@ def test_env_link_stays_a_link(checkout: Project, tmp_path: Path) -> None:
     checkout.env_file.symlink_to("../shm")
     create_site(checkout, site := site_of(checkout, PRESET))
     assert not site.env_file.exists()
-    simulated_site.link_env(checkout, site)
+    site_folder.link_env(checkout, site)
     assert site.env_file.is_symlink() and site.env_file.read_text() == "A=b\n"
-    simulated_site.remove_site(site)
+    site_folder.remove_site(site)
     assert (tmp_path / "shm").exists()
 
 
@@ -1276,8 +1276,8 @@ def test_programs_run_without_network_and_root_if_possible(
         return 0
 
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/0")
-    monkeypatch.setattr(simulated_site, "user_of_site", lambda project: user)
-    monkeypatch.setattr(simulated_site, "give_site", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(site_folder, "user_of_site", lambda project: user)
+    monkeypatch.setattr(site_folder, "give_site", lambda *arguments: given.append(arguments))
     monkeypatch.setattr(rehearsal, "can_leave_network", lambda: offline)
     monkeypatch.setattr(run_gapforge.process, "stream", stream)
     office.pack()

@@ -19,9 +19,9 @@ import terminal_recordings
 from gapforge.base.errors import ERROR_CLASSES, UsageError
 from gapforge.base.text_layout import width
 from gapforge.base.units import human_bytes
-from gapforge.cli import environment_defaults, verb_parsers
+from gapforge.cli import environment_defaults, load_verbs
 from gapforge.cli import main as cli
-from gapforge.cli.verb_parsers import VERBS
+from gapforge.cli.load_verbs import VERBS
 from gapforge.model import component
 from gapforge.model import lock as locks
 from gapforge.model.preset_shape import preset_shape
@@ -144,7 +144,7 @@ def test_every_document_is_linked(start: str, twins: str) -> None:
 
 @cache
 def parser_of(verb: str) -> argparse.ArgumentParser:
-    return verb_parsers.parsers_of(verb_parsers.load([verb]))[1][verb]
+    return load_verbs.parsers_of(load_verbs.load([verb]))[1][verb]
 
 
 def code(path: str) -> Iterator[tuple[str, bool]]:

@@ -219,7 +219,7 @@ WRITERS = {
     "bundle/custody_page.py": "creates the name exclusively",
     "cli/output.py": "creates the name exclusively",
     "model/preset_writer.py": "in a temporary folder",
-    "rehearsal/simulated_site.py": "in the marked folder of the rehearsal, exclusively",
+    "rehearsal/site_folder.py": "in the marked folder of the rehearsal, exclusively",
     "sync/apt_resolver.py": "in the isolated root of APT",
     "sync/docker_archive.py": "in the marked folder of a layout that is being made",
     "sync/isolated_apt.py": "in the isolated root of APT",

@@ -15,8 +15,8 @@ import samples
 from gapforge.base import limits
 from gapforge.base.errors import CompatibilityError, FetchError, PresetError
 from gapforge.model import preset as presets
+from gapforge.model.expected_archive_versions import stated_versions
 from gapforge.model.preset import Preset
-from gapforge.model.stated_versions import stated_versions
 from gapforge.sync import source_contents
 from gapforge.sync.source_contents import Downloaded
 from raised_errors import assert_error, values_of

@@ -21,7 +21,7 @@ from gapforge.base.errors import (
 )
 from gapforge.base.files import contains
 from gapforge.base.i18n import N_, _, pgettext
-from gapforge.base.paths import inside
+from gapforge.base.path_checks import inside
 from gapforge.base.project import Project
 from gapforge.base.text_layout import first_names
 from gapforge.base.units import human_bytes

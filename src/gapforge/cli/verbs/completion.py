@@ -6,7 +6,7 @@ import argparse
 
 from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
-from gapforge.cli import verb_parsers
+from gapforge.cli import load_verbs
 from gapforge.cli.completion import SHELLS, command_of, script
 
 HELP = N_("print the script with which a shell completes verbs, flags and presets")
@@ -23,6 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Print the script on standard output. Return 0."""
-    _parser, parsers = verb_parsers.parsers_of(verb_parsers.load())
+    _parser, parsers = load_verbs.parsers_of(load_verbs.load())
     print(script(args.shell, {name: command_of(sub) for name, sub in parsers.items()}), end="")
     return 0

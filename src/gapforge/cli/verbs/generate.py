@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from gapforge.base.errors import Fault, LockError, PresetError
 from gapforge.base.files import contains
 from gapforge.base.i18n import N_, _
-from gapforge.base.paths import inside
+from gapforge.base.path_checks import inside
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
 from gapforge.base.write_files import write_text

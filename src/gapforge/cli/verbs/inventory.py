@@ -9,7 +9,7 @@ from pathlib import Path
 from gapforge.base.errors import Fault, StorageError, UsageError, VerifyError
 from gapforge.base.files import open_regular
 from gapforge.base.i18n import N_, _
-from gapforge.base.paths import real_path
+from gapforge.base.path_checks import real_path
 from gapforge.base.process import quoted
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project

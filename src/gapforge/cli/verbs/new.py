@@ -10,7 +10,7 @@ from typing import Any
 
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _, localized
-from gapforge.base.paths import given_path, real_path
+from gapforge.base.path_checks import given_path, real_path
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
 from gapforge.base.text_layout import whole_number

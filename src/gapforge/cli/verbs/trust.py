@@ -10,7 +10,7 @@ from typing import Any
 from gapforge.base import output_mode
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _, ngettext
-from gapforge.base.paths import given_path
+from gapforge.base.path_checks import given_path
 from gapforge.base.project import Project
 from gapforge.bundle.sign_bundle import sign_lock
 from gapforge.cli import environment_defaults

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gapforge.base.secret_files import holds_private_key, may_hold_secrets
+from gapforge.base.secret_file_patterns import holds_private_key, may_hold_secrets
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from gapforge.base.errors import StorageError, ToolError, UsageError
 from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
 from gapforge.base.marked_folders import mark_folder, remove_folder
-from gapforge.base.paths import inside, real_path
+from gapforge.base.path_checks import inside, real_path
 from gapforge.base.project import Project
 from gapforge.base.storage_errors import storage_errors
 from gapforge.base.sudo_caller import Caller, give_to_caller, sudo_caller

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from gapforge.base.i18n import _
 from gapforge.compat.findings import Finding, error
 from gapforge.model.catalog import Archive, Catalog
+from gapforge.model.expected_archive_versions import number_in, stated_versions
 from gapforge.model.preset import Preset, SourceArchive
-from gapforge.model.stated_versions import number_in, stated_versions
 from gapforge.model.versions import begins_with
 
 

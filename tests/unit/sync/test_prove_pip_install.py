@@ -13,8 +13,8 @@ from gapforge.base.errors import ResolveError, ToolError
 from gapforge.base.files import sha256_bytes
 from gapforge.model.lock import Entry
 from gapforge.model.preset import Preset, load
-from gapforge.sync import pip_dry_run
-from gapforge.sync.pip_dry_run import Proof
+from gapforge.sync import prove_pip_install
+from gapforge.sync.prove_pip_install import Proof
 from raised_errors import assert_error
 from samples import ROOT
 from servers import wheel
@@ -94,6 +94,6 @@ def test_options_are_those_of_the_build() -> None:
         return [word for word in words if word.startswith("--")]
 
     build = (ROOT / "components" / "wheels" / "build.sh").read_text()
-    assert options("pip") == list(pip_dry_run.GENERAL)
-    assert options("pip_install") == [*pip_dry_run.INSTALL, "--root"]
+    assert options("pip") == list(prove_pip_install.GENERAL)
+    assert options("pip_install") == [*prove_pip_install.INSTALL, "--root"]
     assert "pip_install --quiet --require-hashes --find-links" in build

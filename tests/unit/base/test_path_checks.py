@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapforge.base.errors import StorageError
-from gapforge.base.paths import given_path, inside, real_path, unsafe_path_reason
+from gapforge.base.path_checks import given_path, inside, real_path, unsafe_path_reason
 from raised_errors import assert_error
 
 pytestmark = pytest.mark.every_python

@@ -16,7 +16,7 @@ from gapforge.compat import build_packages
 from gapforge.model import preset as presets
 from gapforge.model.catalog import load
 from gapforge.model.preset import Preset
-from gapforge.sync import apt_errors, option_libraries
+from gapforge.sync import apt_errors, check_option_libraries
 from gapforge.sync.base_image_facts import ImageFiles, Node, only_presence_matters
 from raised_errors import values_of
 from samples import ROOT
@@ -31,7 +31,7 @@ def with_options(*words: str, **changes: Any) -> Preset:
     return presets.parse(raw, samples.COMPONENTS)
 
 
-class Files(option_libraries.BuilderFiles):
+class Files(check_option_libraries.BuilderFiles):
     """Files of fabricated .debs (package -> paths) and of an image; counts what is read."""
 
     def __init__(self, debs: Mapping[str, list[str]], image: list[str], folder: Path) -> None:
@@ -49,7 +49,7 @@ class Files(option_libraries.BuilderFiles):
 
 
 def check(preset: Preset, files: Files) -> list[str]:
-    return option_libraries.check(preset, files)
+    return check_option_libraries.check(preset, files)
 
 
 def test_file_is_found_in_package_dependency_or_base(tmp_path: Path) -> None:

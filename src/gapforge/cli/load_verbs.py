@@ -9,7 +9,7 @@ from types import ModuleType
 
 from gapforge import __version__
 from gapforge.base.i18n import N_, _
-from gapforge.cli import help_text
+from gapforge.cli import help_layout
 from gapforge.cli.argument_parser import Parser, add_output_flags
 
 # In the order of use, by the place where they are used. Each is a module in gapforge.cli.verbs with
@@ -44,6 +44,6 @@ def parsers_of(modules: dict[str, ModuleType]) -> tuple[Parser, dict[str, Parser
         sub = verbs.add_parser(name)
         module.add_arguments(sub)
         add_output_flags(sub, default=argparse.SUPPRESS)
-        sub.description = help_text.paragraph(_(module.HELP))
-        sub.epilog = help_text.epilog(sub.epilog, module.EXAMPLES)
+        sub.description = help_layout.paragraph(_(module.HELP))
+        sub.epilog = help_layout.epilog(sub.epilog, module.EXAMPLES)
     return parser, verbs.choices
