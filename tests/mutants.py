@@ -68,14 +68,14 @@ TESTS = {
         "compat/test_rule_edges compat/test_rules compat/test_compatibility_table"
     ),
     "compat/opencv": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",
-    "compat/replaced_modules": (
+    "compat/doubled_modules": (
         "compat/test_rule_edges compat/test_rules compat/test_compatibility_table"
     ),
     "compat/redistribution": (
         "compat/test_redistribution compat/test_rule_edges compat/test_rules "
         "compat/test_compatibility_table"
     ),
-    "compat/archive_matches_version": (
+    "compat/stated_archive_versions": (
         "compat/test_rule_edges compat/test_rules compat/test_compatibility_table"
     ),
     "compat/tensorrt": "compat/test_rule_edges compat/test_rules compat/test_compatibility_table",

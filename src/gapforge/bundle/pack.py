@@ -19,9 +19,9 @@ from gapforge.base.write_files import remove_file, remove_litter
 from gapforge.bundle.bundle_index import VolumeEntry, index_name
 from gapforge.bundle.companion_files import CompanionFiles, write_companion
 from gapforge.bundle.contents import Contents
+from gapforge.bundle.place_volumes import Placement, place_volumes
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
 from gapforge.bundle.sign_bundle import BundleSigner, unsigned_companions
-from gapforge.bundle.volume_folders import Placement, place_volumes
 from gapforge.bundle.volume_format import volume_name
 from gapforge.bundle.volume_plan import Plan
 from gapforge.bundle.volume_writer import UNFINISHED, VolumeWriter

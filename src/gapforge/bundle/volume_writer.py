@@ -25,7 +25,7 @@ from gapforge.base.write_files import new_file, publish
 from gapforge.bundle.bundle_index import VolumeEntry
 from gapforge.bundle.cache_pressure import DropBehind
 from gapforge.bundle.contents import Contents
-from gapforge.bundle.volume_folders import Placement
+from gapforge.bundle.place_volumes import Placement
 from gapforge.bundle.volume_format import HEAD, Part, trailer_bytes, volume_index, volume_name
 from gapforge.bundle.volume_plan import Plan
 

@@ -7,14 +7,14 @@ time. Everything here is a pure function of a preset and the catalog.
 from __future__ import annotations
 
 from gapforge.compat import (
-    archive_matches_version,
     base_image,
-    build_packages,
+    doubled_modules,
     driver,
     ffmpeg,
     host_compiler,
     opencv,
-    replaced_modules,
+    option_libraries,
+    stated_archive_versions,
     tensorrt,
     torch,
 )
@@ -25,14 +25,14 @@ from gapforge.model.preset import Preset
 _PARTS = (
     base_image,
     torch,
-    replaced_modules,
+    doubled_modules,
     tensorrt,
-    archive_matches_version,
+    stated_archive_versions,
     ffmpeg,
     driver,
     opencv,
     host_compiler,
-    build_packages,
+    option_libraries,
 )
 
 

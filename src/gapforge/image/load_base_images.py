@@ -22,8 +22,8 @@ from gapforge.base.units import human_bytes, human_time
 from gapforge.engine.docker_load_archive import write_image
 from gapforge.engine.docker_save_archive import open_archive
 from gapforge.engine.image_parts import ImageParts
-from gapforge.engine.oci_layout import read_layout
 from gapforge.engine.protocol import Engine, OnLine
+from gapforge.engine.read_oci_layout import read_layout
 from gapforge.model import usable_base_image
 from gapforge.model.lock import LockedImage
 from gapforge.model.usable_base_image import UNKNOWN_OS

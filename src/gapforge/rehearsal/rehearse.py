@@ -38,7 +38,7 @@ from gapforge.model import preset as presets
 from gapforge.model.lock import LOCK_FILE
 from gapforge.model.preset import Preset
 from gapforge.rehearsal import rehearsed_bundle, site_folder
-from gapforge.rehearsal.check_bundle_programs import require_known_programs
+from gapforge.rehearsal.allow_bundle_programs import require_known_programs
 from gapforge.rehearsal.choose_signers import choose_signers
 from gapforge.rehearsal.record import LOG, Record, remove_records
 from gapforge.rehearsal.rehearsed_bundle import RehearsedBundle

@@ -25,7 +25,7 @@ from gapforge.bundle import (
     companion_files,
     custody_facts,
     custody_page,
-    volume_folders,
+    place_volumes,
     volume_writer,
 )
 from gapforge.bundle.bundle_index import (
@@ -223,7 +223,7 @@ def test_folders_are_filled_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
     beside = len(receiver_bytes()) + 345_000
     room = {media[0]: beside + 200_000, media[1]: beside + 200_000, media[2]: beside + 10**9}
     devices = {medium: n for n, medium in enumerate(media, 1)}
-    monkeypatch.setattr(volume_folders, "disk_of", lambda folder: (devices[folder], room[folder]))
+    monkeypatch.setattr(place_volumes, "disk_of", lambda folder: (devices[folder], room[folder]))
     packed = carry(made, *media, size=50_000)
     where = [media.index(packed.folders[n]) for n in sorted(packed.folders)]
     assert where == sorted(where) and len(set(where)) > 1 and where[0] == 0
@@ -248,9 +248,9 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **sizes: int) -> None:
         self.sizes = sizes
-        monkeypatch.setattr(volume_folders, "block_size", lambda path: 65536)
+        monkeypatch.setattr(place_volumes, "block_size", lambda path: 65536)
         monkeypatch.setattr(
-            volume_folders,
+            place_volumes,
             "disk_of",
             lambda folder: (list(sizes).index(folder.name), self.free(folder)),
         )

@@ -34,6 +34,7 @@ from gapforge.bundle.install_repository import (
     install,
 )
 from gapforge.bundle.pack import Packed, pack
+from gapforge.bundle.place_volumes import count_media
 from gapforge.bundle.receiver_program import RECEIVER
 from gapforge.bundle.repository_archive import (
     BLOCK,
@@ -44,7 +45,6 @@ from gapforge.bundle.repository_archive import (
 )
 from gapforge.bundle.repository_files import MANIFEST, private_reason, untracked_files
 from gapforge.bundle.unpack import unpack
-from gapforge.bundle.volume_folders import count_media
 from gapforge.bundle.volume_format import Part
 from gapforge.bundle.volume_plan import make_plan
 from gapforge.cli import main as cli

@@ -16,7 +16,7 @@ from bundles import PRESET, carry, hashes, receive, sender, site_at
 from gapforge.base.errors import StorageError
 from gapforge.bundle import disk_space
 from gapforge.bundle.disk_space import ImportSpace
-from gapforge.bundle.volume_folders import place_volumes
+from gapforge.bundle.place_volumes import place_volumes
 from gapforge.bundle.volume_format import Part
 from gapforge.cli import main as cli
 from gapforge.store.store import Store

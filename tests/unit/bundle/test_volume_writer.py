@@ -17,7 +17,7 @@ from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.bundle import volume_writer
 from gapforge.bundle.contents import Contents, _Source
-from gapforge.bundle.volume_folders import KeptVolume, Placement
+from gapforge.bundle.place_volumes import KeptVolume, Placement
 from gapforge.bundle.volume_format import BundledPreset, Part
 from gapforge.bundle.volume_plan import Plan, make_plan
 from gapforge.bundle.volume_reader import damaged_parts, read_volume

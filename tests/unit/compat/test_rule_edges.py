@@ -12,7 +12,6 @@ from test_rules import stack
 
 import samples
 from gapforge.compat import (
-    archive_matches_version,
     base_image,
     driver,
     ffmpeg,
@@ -20,6 +19,7 @@ from gapforge.compat import (
     host_compiler,
     opencv,
     redistribution,
+    stated_archive_versions,
 )
 from gapforge.compat.driver import DriverNeed, driver_need, usual_need
 from gapforge.compat.findings import Finding
@@ -524,7 +524,7 @@ def archive(**facts: Any) -> Any:
 
 
 def test_facts_of_an_archive_are_compared_in_order() -> None:
-    found = archive_matches_version._found(
+    found = stated_archive_versions._found(
         archive(
             sha256="1" * 64,
             version="1.1",
@@ -541,11 +541,11 @@ def test_facts_of_an_archive_are_compared_in_order() -> None:
         ("$.sources.ffmpeg.urls", "3.3"),
         ("$.sources.ffmpeg.file", "4.4"),
     ]
-    assert list(archive_matches_version._found(archive(), {})) == []
+    assert list(stated_archive_versions._found(archive(), {})) == []
 
 
 def test_checksums_of_every_archive_are_known() -> None:
-    known = archive_matches_version._versions_by_checksum(CATALOG)
+    known = stated_archive_versions._versions_by_checksum(CATALOG)
     assert "" not in known
     for releases in (CATALOG.ffmpeg, CATALOG.opencv):
         for version, archives in releases.items():
@@ -564,7 +564,7 @@ def test_only_the_first_contradiction_of_an_archive_is_named() -> None:
     def said() -> list[tuple[str, str, object]]:
         return [
             (f.path, str(values_of(f.reason)["found"]), values_of(f.suggestion)["option"])
-            for f in archive_matches_version.check(own, CATALOG)
+            for f in stated_archive_versions.check(own, CATALOG)
         ]
 
     assert said() == [("$.sources.ffmpeg.version", "3.3", "ffmpeg.version")]

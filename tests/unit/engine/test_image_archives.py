@@ -16,7 +16,7 @@ from gapforge.base.files import sha256_bytes
 from gapforge.engine.docker_load_archive import write_image
 from gapforge.engine.docker_save_archive import open_archive
 from gapforge.engine.image_parts import ImageParts
-from gapforge.engine.oci_layout import read_layout
+from gapforge.engine.read_oci_layout import read_layout
 from gapforge.model.lock import LockedImage
 from gapforge.model.names import OCI_INDEX
 from raised_errors import assert_error, values_of

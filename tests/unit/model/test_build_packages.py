@@ -11,7 +11,7 @@ import pytest
 
 import samples
 from gapforge.base.errors import PresetError
-from gapforge.compat import build_packages as rules
+from gapforge.compat import option_libraries as rules
 from gapforge.compat.findings import Finding
 from gapforge.model import component
 from gapforge.model import preset as presets

@@ -42,7 +42,7 @@ from gapforge.bundle import bundle_index, repair_request, repository_archive, vo
 from gapforge.bundle.partial_objects import PartialObjects
 from gapforge.bundle.volume_format import Damaged, Part, compact_json
 from gapforge.bundle.volume_plan import make_plan
-from gapforge.engine import oci_layout as engine_layout
+from gapforge.engine import read_oci_layout as engine_layout
 from gapforge.image import gapforgeignore
 from gapforge.model import catalog, catalog_shape, component, debian_control, env_file, names
 from gapforge.model import lock as locks

@@ -19,7 +19,7 @@ import pytest
 
 from gapforge.base import limits, project
 from gapforge.base.units import human_bytes
-from gapforge.bundle import volume_folders, volume_format
+from gapforge.bundle import place_volumes, volume_format
 from gapforge.cli.verbs import pack
 from gapforge.compat import base_image
 from gapforge.doctor import machine_checks
@@ -231,7 +231,7 @@ STATEMENTS = {
     ),
     "usable part of a medium": (
         r"counts on (\d+)% of the capacity|용량의 (\d+)%",
-        {f"{volume_folders._USABLE:.0%}".removesuffix("%")},
+        {f"{place_volumes._USABLE:.0%}".removesuffix("%")},
     ),
     "smallest volume": (
         r"bytes from (\d[\d,]+)|(\d[\d,]+) 이상의 바이트",

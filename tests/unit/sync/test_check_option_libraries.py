@@ -12,7 +12,7 @@ import pytest
 import apt_repositories
 import samples
 from gapforge.base.errors import Fault, ResolveError
-from gapforge.compat import build_packages
+from gapforge.compat import option_libraries
 from gapforge.model import preset as presets
 from gapforge.model.catalog import load
 from gapforge.model.preset import Preset
@@ -92,8 +92,8 @@ def test_a_component_may_bring_a_library_that_the_os_lacks(tmp_path: Path) -> No
     lacking = with_options("--enable-libvmaf")
     brought = presets.parse(lacking.raw, (*samples.COMPONENTS, bringing))
     catalog = load(ROOT / "catalog")
-    assert [f.rule for f in build_packages.check(lacking, catalog)] == ["option-library"]
-    assert list(build_packages.check(brought, catalog)) == []
+    assert [f.rule for f in option_libraries.check(lacking, catalog)] == ["option-library"]
+    assert list(option_libraries.check(brought, catalog)) == []
     assert check(brought, Files({}, [], tmp_path)) == []
 
 

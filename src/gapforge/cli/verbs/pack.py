@@ -24,12 +24,12 @@ from gapforge.bundle.contents import Contents
 from gapforge.bundle.custody_facts import Handover
 from gapforge.bundle.disk_space import FAT_LIMIT
 from gapforge.bundle.pack import Packed, pack
+from gapforge.bundle.place_volumes import count_media, place_volumes
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
 from gapforge.bundle.repair_request import read_request, requested_parts
 from gapforge.bundle.repository_archive import keep_archive, make_archive
 from gapforge.bundle.repository_files import Untracked, untracked_files
 from gapforge.bundle.sign_bundle import BundleSigner
-from gapforge.bundle.volume_folders import count_media, place_volumes
 from gapforge.bundle.volume_format import MAX_VOLUME_SIZE, volume_name
 from gapforge.bundle.volume_plan import Plan, make_plan
 from gapforge.cli import environment_defaults
