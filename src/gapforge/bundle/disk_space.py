@@ -14,7 +14,7 @@ from gapforge.base.files import system_text
 from gapforge.base.flush import MOUNTS, mount_point
 from gapforge.base.i18n import _
 from gapforge.base.path_checks import inside, real_path
-from gapforge.base.storage_errors import free_bytes, nearest_existing
+from gapforge.base.storage_errors import free_bytes
 from gapforge.base.units import human_bytes
 from gapforge.bundle.volume_format import Part
 from gapforge.store.store import Store
@@ -51,9 +51,14 @@ def max_file_size(folder: Path) -> int:
     return FAT_LIMIT if file_system(folder) in _FAT else 0
 
 
+def _existing(folder: Path) -> Path:
+    """Return the folder or its nearest parent that exists; a link to nothing does not."""
+    return next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+
+
 def block_size(folder: Path) -> int:
     """Return the allocation unit in bytes: every file takes a multiple of it."""
-    return os.statvfs(nearest_existing(folder)).f_frsize
+    return os.statvfs(_existing(folder)).f_frsize
 
 
 def rounded_up(size: int, block: int) -> int:
@@ -63,7 +68,7 @@ def rounded_up(size: int, block: int) -> int:
 
 def disk_of(folder: Path) -> tuple[int, int]:
     """Return the device number of the disk of a folder that need not exist, and its free bytes."""
-    where = nearest_existing(folder)
+    where = _existing(folder)
     return where.stat().st_dev, free_bytes(where)
 
 

@@ -45,6 +45,13 @@ def mounts(monkeypatch: pytest.MonkeyPatch, file: Path, *points: tuple[Path | st
     monkeypatch.setattr(disk_space, "MOUNTS", file)
 
 
+def test_disk_of_link_to_nothing_is_that_of_its_folder(tmp_path: Path) -> None:
+    link = tmp_path / "unplugged"
+    link.symlink_to(tmp_path / "gone/stick")
+    assert disk_space.block_size(link) == disk_space.block_size(tmp_path)
+    assert disk_space.disk_of(link)[0] == tmp_path.stat().st_dev
+
+
 def test_file_system_is_that_of_the_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stick, odd = tmp_path / "stick", tmp_path / "a b"
     (stick / "in").mkdir(parents=True)
