@@ -6,7 +6,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gapforge.base import output_mode
@@ -299,6 +299,8 @@ def examine(
         report.faults += tuple(usable_base_image.operating_system_faults(preset, lock.images))
         report.faults += tuple(doubled_modules.faults_of_lock(preset, lock, shown))
     report.unresolved = list_to_resolve(preset, lock)
+    if lock is not None and report.unresolved:
+        report.lock = replace(report.lock, state=PARTIAL)
     report.licences = judge(preset, lock, catalog)
     return report
 
@@ -343,7 +345,7 @@ def _examine_lock(project: Project, preset: Preset) -> LockReport:
             preset.sha256,
         )
         return LockReport(state=STALE, faults=(fault,))
-    return LockReport(state=PARTIAL if list_to_resolve(preset, lock) else CURRENT, valid=lock)
+    return LockReport(state=CURRENT, valid=lock)
 
 
 def _print(report: Report) -> None:
